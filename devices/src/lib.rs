@@ -1,0 +1,23 @@
+//! Device models of the Secovia VMM.
+//!
+//! This crate knows guest memory, queues and files; it never knows KVM or the machine that it is part of.
+//! A device is driven by register accesses ([`bus`]) and answers with [`bus::Effect`]s; the machine acts on them.
+//!
+//! Every byte that comes from the guest is hostile: nothing in here may panic on it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod bus;
+pub mod interrupt;
+pub mod virtio;
+
+/// The guest's physical memory. The one place that decides on its backing and on dirty tracking.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -1,0 +1,114 @@
+//! The contract between a virtio device's core and the transport that carries it.
+
+use std::os::fd::RawFd;
+
+use virtio_queue::Queue;
+
+use crate::GuestMemory;
+
+/// A virtio device without its transport: a plain state machine over queues and guest memory.
+///
+/// # Who calls what
+/// The transport owns the queues, the negotiated features and the status machine, and holds one lock around all
+/// of it. Every method is called with that lock held, from the vCPU's thread (queue notifications, configuration
+/// accesses, reset) or from the event loop's (host events). A device takes no other device's lock.
+///
+/// # Life
+/// `activate` is called once when the driver sets DRIVER_OK with valid queues; `handle_queue` and `handle_host`
+/// only between `activate` and `reset`. After `reset` the device is as new, ready to be activated again.
+/// While the machine is paused none of the `handle_*` methods is called; work that arrives meanwhile waits in the
+/// queues or in the kernel's buffers.
+///
+/// # Errors
+/// An `Err` means that the driver broke the protocol in a way that leaves no used entry to answer with, or that
+/// the device cannot go on. The transport then sets DEVICE_NEEDS_RESET, counts it, tells the driver, and calls
+/// nothing but `reset` and `read_config` until the driver resets the device (virtio 1.2, 2.1.2).
+/// A failing request that can be answered (a block I/O error) is answered and is no `Err`.
+pub trait VirtioDevice: Send {
+    /// The device type of virtio 1.2 section 5 (network 1, block 2, entropy 4, vsock 19).
+    fn device_type(&self) -> u32;
+
+    /// The largest size of each queue, in descriptors, a power of two; its length is the number of queues.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// The device's own feature bits. The transport adds those of the ring and of itself (VERSION_1,
+    /// RING_INDIRECT_DESC, RING_EVENT_IDX).
+    fn features(&self) -> u64;
+
+    /// Reads the device configuration space. `data` arrives zeroed; bytes past the space's end stay zero.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes the device configuration space; most devices have nothing that a driver may write.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// The driver is ready.
+    fn activate(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError>;
+
+    /// The driver notified queue `index` (always less than the number of queues).
+    fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError>;
+
+    /// The one descriptor whose readiness means work from the host's side; often an epoll instance of the
+    /// device's own. The event loop watches it edge-triggered for as long as the device exists, and the transport
+    /// calls `handle_host` once after `activate`, so that nothing that was ready before is missed.
+    fn host_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// `host_fd` became ready. The device takes all that it can; what it must leave (no free descriptors) it
+    /// remembers and takes up again in `handle_queue`.
+    fn handle_host(&mut self, _active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        Ok(Outcome::default())
+    }
+
+    /// Back to the state before `activate`; whatever is open towards the host on behalf of the driver is dropped.
+    fn reset(&mut self);
+}
+
+/// What an active device works on; lent by the transport for the length of one call.
+pub struct Active<'a> {
+    /// The guest's memory.
+    pub memory: &'a GuestMemory,
+    /// The queues, all of them, in order.
+    pub queues: &'a mut [Queue],
+    /// The feature bits that were negotiated, the transport's included.
+    pub features: u64,
+}
+
+/// What the transport has to tell the driver after a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The driver wants to hear that used entries were added (the device has asked
+    /// `Queue::needs_notification`, so that EVENT_IDX is honoured).
+    pub interrupt: bool,
+    /// The configuration space changed: the transport moves the generation on and sends a configuration interrupt.
+    pub config_changed: bool,
+}
+
+/// Why a device cannot go on until it is reset.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The ring itself is broken.
+    #[error("queue {queue}: {source}")]
+    Queue {
+        /// The queue's index.
+        queue: u16,
+        /// What the ring's code said.
+        source: virtio_queue::Error,
+    },
+    /// A descriptor chain breaks the device's rules and has no place to answer in.
+    #[error("queue {queue}: malformed request: {reason}")]
+    Malformed {
+        /// The queue's index.
+        queue: u16,
+        /// Which rule.
+        reason: &'static str,
+    },
+    /// The host's side failed.
+    #[error("{operation}: {source}")]
+    Host {
+        /// What was tried, on what.
+        operation: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}

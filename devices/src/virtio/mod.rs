@@ -1,0 +1,3 @@
+//! Virtio 1.2, modern devices only.
+
+pub mod device;

@@ -1,0 +1,3 @@
+//! Placeholder until the crate lands.
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! What the node agent (or the CLI, through it) and a guest's PID 1 say to each other.
+//!
+//! The guest listens on vsock port [`PORT`]. A connection is one *session*: the host sends one
+//! [`Frame::Request`], the guest answers with [`Frame::Reply`] or [`Frame::Error`]; sessions of `Attach` and `Exec`
+//! then go on as a stream of frames until [`Frame::Exit`], all others end there.
+//!
+//! A frame on the wire is its kind (1 byte), the length of its payload (4 bytes, little-endian, at most
+//! [`MAX_PAYLOAD`]) and the payload: bytes for the data frames, JSON for the rest.
+//!
+//! Both ends treat the other as hostile: [`Decoder`] never allocates more than one payload, never panics, and refuses
+//! unknown kinds, lengths and fields.
+
+mod codec;
+mod message;
+
+pub use codec::{CodecError, Decoder, encode};
+pub use message::*;
+
+/// The vsock port that the guest's PID 1 listens on.
+pub const PORT: u32 = 1024;
+
+/// The largest payload of one frame, in bytes.
+pub const MAX_PAYLOAD: usize = 256 * 1024;

@@ -1,0 +1,109 @@
+//! The machine's configuration as it stands in a file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One machine, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VmSpec {
+    /// What boots.
+    pub boot_source: BootSourceSpec,
+    /// Disks, in the order in which the guest names them (vda, vdb).
+    #[serde(default)]
+    pub drives: Vec<DriveSpec>,
+    /// vCPUs and memory.
+    #[serde(default)]
+    pub machine_config: MachineSpec,
+    /// The socket device, where the machine has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockSpec>,
+    /// The entropy device, where the machine has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<EntropySpec>,
+}
+
+/// Kernel, initial RAM disk and command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSourceSpec {
+    /// An ELF `vmlinux` or a `bzImage`.
+    pub kernel_image_path: PathBuf,
+    /// A cpio archive, compressed or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd_path: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_args: Option<String>,
+}
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriveSpec {
+    /// Its name, unique in the machine; also its serial number in the guest (at most 20 bytes of it).
+    pub drive_id: String,
+    /// A regular file or block device.
+    pub path_on_host: PathBuf,
+    /// The guest's root file system lies here: `root=/dev/vda` (or the partition of `partuuid`) and `ro` or `rw` join
+    /// the command line.
+    pub is_root_device: bool,
+    /// The guest cannot write it.
+    #[serde(default)]
+    pub is_read_only: bool,
+    /// The root partition's UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partuuid: Option<String>,
+    /// Whether the guest's flush reaches the disk.
+    #[serde(default)]
+    pub cache_type: CacheType,
+}
+
+/// What a guest's flush does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheType {
+    /// Flush is not offered: the host's page cache decides.
+    #[default]
+    Unsafe,
+    /// Flush means fdatasync.
+    Writeback,
+}
+
+/// vCPUs and memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// 1 to 32.
+    pub vcpu_count: u8,
+    /// Guest memory in MiB, at least 64.
+    pub mem_size_mib: u64,
+    /// Two vCPUs are threads of one core (1, or an even number of vCPUs).
+    #[serde(default)]
+    pub smt: bool,
+}
+
+impl Default for MachineSpec {
+    fn default() -> Self {
+        Self {
+            vcpu_count: 1,
+            mem_size_mib: 128,
+            smt: false,
+        }
+    }
+}
+
+/// The socket device and its end on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockSpec {
+    /// The guest's context identifier, at least 3.
+    pub guest_cid: u32,
+    /// The Unix socket that takes `CONNECT port` lines; a guest's connection to host port N goes to `uds_path_N`.
+    pub uds_path: PathBuf,
+}
+
+/// The entropy device; it has no settings yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntropySpec {}
