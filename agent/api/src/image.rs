@@ -1,0 +1,77 @@
+//! Images: read-only root file systems that microVMs start from.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The file of an image directory that says what the image is.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// The file of an image directory that holds the root file system, an EROFS.
+pub const ROOTFS_FILE: &str = "rootfs.erofs";
+
+/// The version of [`Manifest`] that this code reads and writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// An image directory's `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The image's name: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first a letter or digit.
+    pub name: String,
+    /// `sha256:` and the 64 hexadecimal digits of `rootfs.erofs`' SHA-256.
+    pub digest: String,
+    /// Bytes of `rootfs.erofs`.
+    pub size: u64,
+    /// What runs where the microVM names no command: program and arguments.
+    pub command: Vec<String>,
+    /// The environment that the workload starts from.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// `name`, `uid`, `name:group` or `uid:gid`; root where none is given.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The workload's working directory; the root directory where none is given.
+    #[serde(default)]
+    pub working_dir: Option<String>,
+}
+
+/// Asks the agent to take an image directory into its store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageImport {
+    /// The directory on the agent's host, absolute; it holds `manifest.json` and `rootfs.erofs`.
+    pub path: String,
+}
+
+/// An image in the agent's store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageInfo {
+    /// What it was imported from.
+    pub manifest: Manifest,
+    /// When it was imported.
+    pub imported_at_ms: u64,
+    /// Names of the microVMs that use it, running or not.
+    pub used_by: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_read_and_an_unknown_field_refused_by_name() {
+        let text = r#"{"schema_version":1,"name":"base","digest":"sha256:00","size":4096,"command":["/bin/sh"],
+            "env":{"PATH":"/bin"},"user":null,"working_dir":null}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        assert_eq!(manifest.command, ["/bin/sh"]);
+        let wrong = text.replace("\"user\"", "\"usr\"");
+        let error = serde_json::from_str::<Manifest>(&wrong).unwrap_err().to_string();
+        assert!(error.contains("usr"), "{error}");
+    }
+}
