@@ -1,0 +1,91 @@
+# shellcheck shell=bash
+# Helpers that the scripts of ci/ share. Sourced, never run.
+#
+# Progress and errors go to standard error, results to standard output, so that a script's output can be read by another.
+
+TREE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+SCRIPT=$(realpath -s --relative-base="$TREE" -- "$0")
+# The target that .cargo/config.toml names; binaries lie below a folder of this name.
+RUST_TARGET=x86_64-unknown-linux-gnu
+
+# say MESSAGE...: one progress line with the time since the script began.
+say() {
+    printf '%s [%3d s] %s\n' "$SCRIPT" "$SECONDS" "$*" >&2
+}
+
+# die MESSAGE...: one line that says what failed, on what, and what to do; then end with status 1.
+die() {
+    printf '%s: %s\n' "$SCRIPT" "$*" >&2
+    exit 1
+}
+
+# usage_error MESSAGE...: the command line was wrong; status 2.
+usage_error() {
+    printf '%s: %s (see %s --help)\n' "$SCRIPT" "$*" "$0" >&2
+    exit 2
+}
+
+# print_help: the comment block at the head of the running script is its help.
+print_help() {
+    sed -n '2,/^[^#]/{/^#/!q;s/^# \{0,1\}//;p}' "$0"
+}
+
+# need_value OPTION COUNT: COUNT words are left after OPTION; it takes a value.
+need_value() {
+    [ "$2" -ge 1 ] || usage_error "$1 needs a value"
+}
+
+# need TOOL...: each tool is there, or say what installs it.
+need() {
+    local tool
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || die "$tool is not installed: run ci/packages as root"
+    done
+}
+
+# cache_dir: where long builds are kept, outside of the tree.
+cache_dir() {
+    printf '%s\n' "${SECOVIA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/secovia}"
+}
+
+# target_dir: where cargo puts what it builds.
+target_dir() {
+    printf '%s\n' "${CARGO_TARGET_DIR:-$TREE/target}"
+}
+
+# binary PROFILE NAME: the path of a built program.
+binary() {
+    printf '%s/%s/%s/%s\n' "$(target_dir)" "$RUST_TARGET" "$1" "$2"
+}
+
+# hash_of FILE...: one short digest over the contents of files, whatever they are called and wherever they lie.
+hash_of() {
+    cat -- "$@" | sha256sum | cut -c1-16
+}
+
+# make_work_dir: a temporary folder in WORK_DIR, gone when the script ends, however it ends.
+make_work_dir() {
+    WORK_DIR=$(mktemp -d "${TMPDIR:-/tmp}/secovia-${SCRIPT##*/}.XXXXXX")
+    trap 'rm -rf -- "$WORK_DIR"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+# quietly LOG COMMAND...: run it with its output in LOG; where it fails show the log's end and hand the status back.
+quietly() {
+    local log=$1 status=0
+    shift
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    if [ "$status" -ne 0 ]; then
+        tail -n 40 -- "$log" >&2
+        printf '%s: status %d from: %s (whole log: %s)\n' "$SCRIPT" "$status" "$*" "$log" >&2
+    fi
+    return "$status"
+}
+
+# kvm_is_fast: this machine's KVM runs Linux at hardware speed (a KVM that emulates is there, but boots nothing big).
+kvm_is_fast() {
+    local probe
+    probe=$(binary release secovia-vmm)
+    [ -r /dev/kvm ] && [ -x "$probe" ] && "$probe" --probe >/dev/null 2>&1
+}
