@@ -1,1 +1,9 @@
-//! The node daemon.
+//! The node daemon: images, records and the lives of this machine's microVMs, behind a local API.
+//!
+//! Layers, each knowing only those below it: `api` (HTTP) over `node` (all VMs) over `supervisor` (one VM) over
+//! `records`, `images`, `logs`, `guest` and `process` (what a step touches), and the pure cores `lifecycle` and
+//! `reconcile`, which touch nothing.
+
+pub mod config;
+pub mod lifecycle;
+pub mod sys;

@@ -1,0 +1,268 @@
+//! The agent's configuration: `agent.toml`, read once, checked whole.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::lifecycle::Backoff;
+
+/// The file that is read where the command line names none.
+pub const DEFAULT_PATH: &str = "/etc/secovia/agent.toml";
+
+/// A Unix socket's path is at most 107 bytes; below `runtime_dir` come `/vms/`, an identifier, `/vsock.sock` and what
+/// the VMM appends for a guest's connection (`_` and a port).
+const RUNTIME_DIR_MAX: usize = 107 - "/vms/0123456789abcdef/vsock.sock_4294967295".len();
+
+/// The least log that is worth keeping.
+const LOG_MIN: u64 = 4096;
+
+/// `agent.toml` as it is written; every key may be left out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConfigSpec {
+    state_dir: PathBuf,
+    runtime_dir: PathBuf,
+    vmm: PathBuf,
+    kernel: PathBuf,
+    initrd: PathBuf,
+    socket_group: String,
+    log_level: String,
+    log_max_bytes: u64,
+    boot_timeout_s: u64,
+    restart: RestartSpec,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RestartSpec {
+    first_delay_ms: u64,
+    max_delay_ms: u64,
+    stable_after_ms: u64,
+}
+
+impl Default for ConfigSpec {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/secovia".into(),
+            runtime_dir: "/run/secovia".into(),
+            vmm: "/usr/bin/secovia-vmm".into(),
+            kernel: "/usr/lib/secovia/vmlinux".into(),
+            initrd: "/usr/lib/secovia/initrd.cpio".into(),
+            socket_group: secovia_agent_api::SOCKET_GROUP.into(),
+            log_level: "info".into(),
+            log_max_bytes: 16 * 1024 * 1024,
+            boot_timeout_s: 120,
+            restart: RestartSpec::default(),
+        }
+    }
+}
+
+impl Default for RestartSpec {
+    fn default() -> Self {
+        Self {
+            first_delay_ms: 1_000,
+            max_delay_ms: 300_000,
+            stable_after_ms: 120_000,
+        }
+    }
+}
+
+/// A configuration that can be worked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What outlives a reboot: records, images, logs, disks.
+    pub state_dir: PathBuf,
+    /// What does not: the API's socket, and for each VM its sockets and process identifier.
+    pub runtime_dir: PathBuf,
+    /// The program that is one microVM.
+    pub vmm: PathBuf,
+    /// The guest's kernel.
+    pub kernel: PathBuf,
+    /// The guest's initial RAM disk.
+    pub initrd: PathBuf,
+    /// Whose members may use the API, beside root.
+    pub socket_group: String,
+    /// How much the agent says of its own doings.
+    pub log_level: log::LevelFilter,
+    /// Size of a VM's log before it is turned over; one older file is kept.
+    pub log_max_bytes: u64,
+    /// How long a guest may take until it answers.
+    pub boot_timeout_ms: u64,
+    /// How restarts are spaced.
+    pub backoff: Backoff,
+}
+
+/// Why a configuration cannot be used. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error(
+        "read configuration {path}: {source}; create it (the package ships a commented one) or name another with --config"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no valid TOML, or has keys or types that are not known.
+    #[error(
+        "configuration {path}, line {line}: {message}; correct the line, the shipped agent.toml lists every key"
+    )]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key has a value that cannot be.
+    #[error("configuration {path}: `{key}` {problem}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value, and what would be right.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks `text`, which stands in `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let spec: ConfigSpec = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_path_buf(),
+            line: error.span().map_or(1, |span| {
+                1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count()
+            }),
+            message: error.message().replace('\n', " "),
+        })?;
+        spec.check().map_err(|(key, problem)| ConfigError::Value {
+            path: path.to_path_buf(),
+            key,
+            problem,
+        })
+    }
+
+    /// Looks whether the files that the configuration names can be used: the first that cannot.
+    pub fn check_files(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key, problem| ConfigError::Value {
+            path: path.to_path_buf(),
+            key,
+            problem,
+        };
+        for (key, file) in [
+            ("vmm", &self.vmm),
+            ("kernel", &self.kernel),
+            ("initrd", &self.initrd),
+        ] {
+            let metadata = fs::metadata(file).map_err(|error| {
+                wrong(
+                    key,
+                    format!(
+                        "names {}: {error}; install it or correct the path",
+                        file.display()
+                    ),
+                )
+            })?;
+            if !metadata.is_file() {
+                let problem = format!("names {}, which is not a regular file", file.display());
+                return Err(wrong(key, problem));
+            }
+            if key == "vmm" && metadata.permissions().mode() & 0o111 == 0 {
+                let problem = format!("names {}, which is not executable; chmod 755 it", file.display());
+                return Err(wrong(key, problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ConfigSpec {
+    fn check(self) -> Result<Config, (&'static str, String)> {
+        for (key, path) in [
+            ("state_dir", &self.state_dir),
+            ("runtime_dir", &self.runtime_dir),
+            ("vmm", &self.vmm),
+            ("kernel", &self.kernel),
+            ("initrd", &self.initrd),
+        ] {
+            if !path.is_absolute() {
+                return Err((key, format!("is `{}`; give an absolute path", path.display())));
+            }
+        }
+        if self.runtime_dir.as_os_str().len() > RUNTIME_DIR_MAX {
+            let problem = format!(
+                "is {} bytes long; at most {RUNTIME_DIR_MAX} leave room for a socket's path",
+                self.runtime_dir.as_os_str().len()
+            );
+            return Err(("runtime_dir", problem));
+        }
+        if self.state_dir == self.runtime_dir {
+            return Err((
+                "runtime_dir",
+                "is the same as `state_dir`; use two directories".into(),
+            ));
+        }
+        let Ok(log_level) = self.log_level.parse() else {
+            let problem = format!(
+                "is `{}`; use off, error, warn, info, debug or trace",
+                self.log_level
+            );
+            return Err(("log_level", problem));
+        };
+        if self.log_max_bytes < LOG_MIN {
+            return Err((
+                "log_max_bytes",
+                format!("is {}; at least {LOG_MIN} are needed", self.log_max_bytes),
+            ));
+        }
+        if !(1..=86_400).contains(&self.boot_timeout_s) {
+            return Err((
+                "boot_timeout_s",
+                format!("is {}; use 1 to 86400", self.boot_timeout_s),
+            ));
+        }
+        let restart = self.restart;
+        if restart.first_delay_ms == 0 || restart.first_delay_ms > restart.max_delay_ms {
+            let problem = format!(
+                "is {}; use 1 to `restart.max_delay_ms` ({})",
+                restart.first_delay_ms, restart.max_delay_ms
+            );
+            return Err(("restart.first_delay_ms", problem));
+        }
+        Ok(Config {
+            state_dir: self.state_dir,
+            runtime_dir: self.runtime_dir,
+            vmm: self.vmm,
+            kernel: self.kernel,
+            initrd: self.initrd,
+            socket_group: self.socket_group,
+            log_level,
+            log_max_bytes: self.log_max_bytes,
+            boot_timeout_ms: self.boot_timeout_s * 1_000,
+            backoff: Backoff {
+                first_ms: restart.first_delay_ms,
+                max_ms: restart.max_delay_ms,
+                stable_ms: restart.stable_after_ms,
+            },
+        })
+    }
+}

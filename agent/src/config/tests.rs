@@ -1,0 +1,95 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("agent.toml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    let shipped = include_str!("../../agent.toml");
+    assert_eq!(parse(shipped).unwrap(), parse("").unwrap());
+    for line in shipped.lines().filter(|line| !line.starts_with('#')) {
+        assert!(
+            line.is_empty() || line.contains(" = ") || line == "[restart]",
+            "{line}"
+        );
+    }
+    let keys = shipped.lines().filter(|line| line.contains(" = ")).count();
+    assert_eq!(
+        keys, 12,
+        "a key was added or removed: the shipped file lists every one"
+    );
+    let room: usize = 64;
+    assert!(
+        shipped.contains("At most 64 characters") && RUNTIME_DIR_MAX == room,
+        "{RUNTIME_DIR_MAX}"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place_and_a_remedy() {
+    let long = format!("runtime_dir = \"/{}\"", "x".repeat(90));
+    let table = [
+        (
+            "state_dir = \"/a\"\n\nsate_dir = \"/b\"",
+            "line 3: unknown field `sate_dir`",
+        ),
+        (
+            "log_max_bytes = \"many\"",
+            "line 1: invalid type: string \"many\"",
+        ),
+        ("a = [", "line 1"),
+        ("state_dir = \"/a\"\nstate_dir = \"/b\"", "line 2"),
+        (
+            "vmm = \"secovia-vmm\"",
+            "`vmm` is `secovia-vmm`; give an absolute path",
+        ),
+        (&long, "`runtime_dir` is 91 bytes long"),
+        ("runtime_dir = \"/var/lib/secovia\"", "use two directories"),
+        (
+            "log_level = \"loud\"",
+            "use off, error, warn, info, debug or trace",
+        ),
+        ("log_max_bytes = 1", "at least 4096"),
+        ("boot_timeout_s = 0", "use 1 to 86400"),
+        ("[restart]\nfirst_delay_ms = 0", "`restart.first_delay_ms` is 0"),
+        (
+            "[restart]\nfirst_delay = 1",
+            "line 2: unknown field `first_delay`",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+        assert!(error.starts_with("configuration agent.toml"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn files_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let text = format!(
+        "vmm = {:?}\nkernel = {:?}\ninitrd = {:?}",
+        at("vmm"),
+        at("kernel"),
+        at("initrd")
+    );
+    let config = parse(&text).unwrap();
+    let check = || {
+        config
+            .check_files(Path::new("agent.toml"))
+            .map_err(|error| error.to_string())
+    };
+    assert!(check().unwrap_err().contains("`vmm` names"));
+    fs::write(at("vmm"), "").unwrap();
+    assert!(check().unwrap_err().contains("not executable"));
+    fs::set_permissions(at("vmm"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(at("kernel")).unwrap();
+    assert!(check().unwrap_err().contains("not a regular file"));
+    fs::remove_dir(at("kernel")).unwrap();
+    fs::write(at("kernel"), "").unwrap();
+    fs::write(at("initrd"), "").unwrap();
+    check().unwrap();
+}

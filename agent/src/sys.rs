@@ -1,0 +1,175 @@
+//! The few system calls that no library wraps safely. All of the crate's unsafe code is here.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// A file descriptor that stands for a process and becomes readable when it ends, safe from reuse of its number.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers, touches no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us (close-on-exec), nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to the process behind a pidfd. A process that is gone already is no error.
+pub fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: a valid descriptor, integers and a null pointer, which the call allows for its third argument.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd,
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Makes `command`'s process the leader of its own session, and lets it write its number into `pid_file` and join the
+/// control group of `cgroup_procs`, all between fork and exec.
+///
+/// Both descriptors are to be close-on-exec and must stay open until the process was spawned. Every descriptor above
+/// standard error is closed at exec, so that nothing of the agent leaks into a VMM.
+pub fn before_exec(command: &mut Command, pid_file: RawFd, cgroup_procs: Option<RawFd>) {
+    let hook = move || {
+        // SAFETY: these calls are async-signal-safe and take integers or the buffer on this stack.
+        unsafe {
+            if libc::setsid() < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let mut text = [0u8; 12];
+            let length = decimal(libc::getpid() as u32, &mut text);
+            if libc::write(pid_file, text.as_ptr().cast(), length) != length as isize
+                || libc::fsync(pid_file) != 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            if let Some(procs) = cgroup_procs
+                && libc::write(procs, b"0".as_ptr().cast(), 1) != 1
+            {
+                return Err(io::Error::last_os_error());
+            }
+            // Refused only by kernels before 5.11; what the agent opens is close-on-exec anyway.
+            libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the hook only makes async-signal-safe calls; it neither allocates nor locks.
+    unsafe { command.pre_exec(hook) };
+}
+
+/// Writes `value` and a line end, without the allocation that formatting would need. Returns how many bytes.
+fn decimal(value: u32, text: &mut [u8; 12]) -> usize {
+    let mut digits = [0u8; 10];
+    let mut rest = value;
+    let mut count = 0;
+    loop {
+        digits[count] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    for place in 0..count {
+        text[place] = digits[count - 1 - place];
+    }
+    text[count] = b'\n';
+    count + 1
+}
+
+/// The supplementary groups of a Unix socket's peer, as they were when it connected.
+pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut bytes = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: `groups` has room for `bytes` bytes, which the kernel does not exceed.
+        let result = unsafe {
+            libc::getsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &mut bytes,
+            )
+        };
+        let count = bytes as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        match io::Error::last_os_error() {
+            // The kernel says how many there are.
+            error if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => {
+                groups.resize(count, 0);
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+/// Shares `from`'s blocks with `to`, where the file system is able to.
+pub fn reflink(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    // SAFETY: two valid descriptors; the call touches no memory of ours.
+    let result = unsafe { libc::ioctl(to.as_fd().as_raw_fd(), libc::FICLONE, from.as_fd().as_raw_fd()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        for value in [0, 7, 10, 4_194_304, u32::MAX] {
+            let mut text = [0; 12];
+            let length = decimal(value, &mut text);
+            assert_eq!(
+                std::str::from_utf8(&text[..length]).unwrap(),
+                format!("{value}\n")
+            );
+        }
+    }
+
+    #[test]
+    fn a_pidfd_ends_its_process_once_and_again() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
+        pidfd_kill(&pidfd, libc::SIGKILL).unwrap();
+        assert!(!child.wait().unwrap().success());
+        pidfd_kill(&pidfd, libc::SIGKILL).unwrap();
+        assert!(pidfd_open(child.id()).is_err());
+    }
+
+    #[test]
+    fn the_peer_of_a_socket_pair_has_our_groups() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut peer = peer_groups(&one).unwrap();
+        let mut own: Vec<u32> = nix::unistd::getgroups()
+            .unwrap()
+            .iter()
+            .map(|g| g.as_raw())
+            .collect();
+        peer.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(peer, own);
+    }
+}
