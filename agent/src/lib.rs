@@ -5,5 +5,7 @@
 //! `reconcile`, which touch nothing.
 
 pub mod config;
+pub mod images;
 pub mod lifecycle;
+pub mod records;
 pub mod sys;

@@ -1,0 +1,126 @@
+//! One VM's record.
+
+use std::collections::BTreeMap;
+
+use secovia_agent_api::{RestartPolicy, StartTiming, TerminalSize, Vm, VmState};
+use serde::{Deserialize, Serialize};
+
+use super::VmId;
+use crate::lifecycle::{Life, Outcome, State};
+
+/// Everything that is known of a VM, as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Whose record.
+    pub id: VmId,
+    /// Unique among the records.
+    pub name: String,
+    /// What it is made of; it does not change.
+    pub spec: Spec,
+    /// Where it stands.
+    pub life: Life,
+    /// Unix time in milliseconds.
+    pub created_ms: u64,
+    /// How long the last start took.
+    pub timing: Option<StartTiming>,
+}
+
+/// What a VM is made of, the image's defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The image's name.
+    pub image: String,
+    /// The image's digest when the VM was created; it runs nothing else.
+    pub image_digest: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The workload's environment. May hold secrets: never logged.
+    pub env: BTreeMap<String, String>,
+    /// Whom it runs as.
+    pub user: Option<String>,
+    /// Where it runs.
+    pub working_dir: Option<String>,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Guest memory.
+    pub memory_mib: u64,
+    /// The writable layer's disk, where it has one.
+    pub disk_mib: Option<u64>,
+    /// The terminal that the workload runs on, where it has one.
+    pub tty: Option<TerminalSize>,
+    /// Whether the workload's input stays open.
+    pub stdin: bool,
+    /// Whether a start waits for an attach session.
+    pub attach: bool,
+}
+
+impl Record {
+    /// What the API shows. `vmm_pid` is what the supervisor sees, not what was written down.
+    pub fn show(&self, vmm_pid: Option<u32>) -> Vm {
+        let Spec {
+            image,
+            image_digest,
+            command,
+            env,
+            user,
+            working_dir,
+            cpus,
+            memory_mib,
+            disk_mib,
+            tty,
+            stdin,
+            attach: _,
+        } = self.spec.clone();
+        Vm {
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            state: show_state(&self.life.state),
+            image,
+            image_digest,
+            command,
+            env,
+            user,
+            working_dir,
+            cpus,
+            memory_mib,
+            disk_mib,
+            restart: self.policy(),
+            rm: self.life.auto_remove,
+            tty: tty.is_some(),
+            stdin,
+            created_at_ms: self.created_ms,
+            started_at_ms: self.life.started_ms,
+            ended_at_ms: self.life.ended_ms,
+            restarts: self.life.restarts,
+            vmm_pid,
+            timing: self.timing,
+        }
+    }
+
+    fn policy(&self) -> RestartPolicy {
+        self.life.policy
+    }
+}
+
+fn show_state(state: &State) -> VmState {
+    match state {
+        State::Created => VmState::Created,
+        State::Starting => VmState::Starting,
+        State::Running => VmState::Running,
+        State::Stopping { .. } => VmState::Stopping,
+        State::Exited { code } => VmState::Exited { code: *code },
+        State::Failed(failure) => VmState::Failed {
+            reason: failure.reason.clone(),
+            code: failure.code,
+        },
+        State::BackOff { until_ms, last } => VmState::BackOff {
+            until_ms: *until_ms,
+            reason: match last {
+                Outcome::Exited(code) => format!("the workload ended with status {code}"),
+                Outcome::Failed(failure) => failure.reason.clone(),
+            },
+        },
+    }
+}
