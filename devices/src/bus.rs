@@ -1,5 +1,7 @@
 //! Address ranges and the devices behind them.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 /// What the machine must do after a register access. Devices return effects; they never call up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use]
@@ -25,3 +27,147 @@ pub trait BusDevice: Send {
     /// Writes `data`; what the device does not define is ignored.
     fn write(&mut self, offset: u64, data: &[u8]) -> Effect;
 }
+
+/// Why a range cannot join a bus.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The range has no address in it, or runs past the last one.
+    #[error("bus range {name} at {base:#x}, {len:#x} long: not a range of addresses")]
+    Range {
+        /// The range's name.
+        name: String,
+        /// Its first address.
+        base: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// Two ranges share an address.
+    #[error(
+        "bus range {name} ({base:#x} to {last:#x}) overlaps {other} ({other_base:#x} to {other_last:#x})"
+    )]
+    Overlap {
+        /// The name of the range that was to be added.
+        name: String,
+        /// Its first address.
+        base: u64,
+        /// Its last address.
+        last: u64,
+        /// The name of the range that is there.
+        other: String,
+        /// Its first address.
+        other_base: u64,
+        /// Its last address.
+        other_last: u64,
+    },
+}
+
+/// A device on a bus, shared with whatever else drives it (the event loop).
+pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
+
+#[derive(Clone)]
+struct Range {
+    base: u64,
+    /// Inclusive, so that a range may end at the last address there is.
+    last: u64,
+    name: String,
+    device: SharedDevice,
+}
+
+/// One address space (port I/O or MMIO). Filled while the machine is put together; then only read, by all vCPUs at
+/// once without a lock of its own.
+#[derive(Clone, Default)]
+pub struct Bus {
+    /// Ordered by `base`, free of overlaps.
+    ranges: Vec<Range>,
+}
+
+impl Bus {
+    /// A bus with nothing on it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts `device` behind the `len` addresses from `base`. The name is for messages.
+    pub fn insert(
+        &mut self,
+        name: impl Into<String>,
+        base: u64,
+        len: u64,
+        device: SharedDevice,
+    ) -> Result<(), BusError> {
+        let name = name.into();
+        let Some(last) = len.checked_sub(1).and_then(|len| base.checked_add(len)) else {
+            return Err(BusError::Range { name, base, len });
+        };
+        // All ranges before `place` end before `base`; the one at `place` must begin after `last`.
+        let place = self.ranges.partition_point(|range| range.last < base);
+        if let Some(other) = self.ranges.get(place).filter(|other| other.base <= last) {
+            return Err(BusError::Overlap {
+                name,
+                base,
+                last,
+                other: other.name.clone(),
+                other_base: other.base,
+                other_last: other.last,
+            });
+        }
+        self.ranges.insert(
+            place,
+            Range {
+                base,
+                last,
+                name,
+                device,
+            },
+        );
+        Ok(())
+    }
+
+    /// The range that holds all of the `len` addresses from `address`, with the offset in it.
+    fn find(&self, address: u64, len: usize) -> Option<(&Range, u64)> {
+        let last = address.checked_add((len as u64).checked_sub(1)?)?;
+        let place = self.ranges.partition_point(|range| range.last < address);
+        let range = self.ranges.get(place)?;
+        // An access that crosses the range's end belongs to no device.
+        (range.base <= address && last <= range.last).then(|| (range, address.wrapping_sub(range.base)))
+    }
+
+    /// A read by the guest. Where no device is, and across a range's end, it reads as zero; `false` says so.
+    pub fn read(&self, address: u64, data: &mut [u8]) -> bool {
+        data.fill(0);
+        match self.find(address, data.len()) {
+            Some((range, offset)) => {
+                // A device whose lock was poisoned is still a device: its state is plain values, and the guest's
+                // other devices must live on.
+                range
+                    .device
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .read(offset, data);
+                true
+            }
+            None => {
+                log::trace!("read of {} bytes at {address:#x}: no device", data.len());
+                false
+            }
+        }
+    }
+
+    /// A write by the guest. Where no device is, and across a range's end, it is ignored.
+    pub fn write(&self, address: u64, data: &[u8]) -> Effect {
+        match self.find(address, data.len()) {
+            Some((range, offset)) => range
+                .device
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(offset, data),
+            None => {
+                log::trace!("write of {} bytes at {address:#x}: no device", data.len());
+                Effect::None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

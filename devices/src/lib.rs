@@ -16,8 +16,17 @@
 )]
 
 pub mod bus;
+pub mod ged;
 pub mod interrupt;
+pub mod ioapic;
+pub mod power;
+pub mod pvpanic;
+pub mod serial;
+mod sys;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
 pub mod virtio;
+pub mod vmgenid;
 
 /// The guest's physical memory. The one place that decides on its backing and on dirty tracking.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

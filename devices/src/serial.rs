@@ -1,0 +1,116 @@
+//! The serial console: a 16550 UART (COM1 at port 0x3f8, IRQ 4).
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use vm_superio::Trigger;
+use vm_superio::serial::NoEvents;
+
+use crate::bus::{BusDevice, Effect};
+use crate::interrupt::Interrupt;
+
+mod output;
+
+pub use output::PatientWriter;
+
+/// The interrupt line, in the form that the UART's model wants.
+struct Line(Arc<dyn Interrupt>);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.trigger()
+    }
+}
+
+/// A 16550 UART.
+///
+/// # Output
+/// Each byte is one `write` to the output, on the vCPU's thread and with the device's lock held. A byte that the
+/// output does not take (an error, a closed pipe, `WouldBlock`) is lost and counted, and the guest goes on.
+/// An output that blocks makes the vCPU wait, and whoever wants the lock; so what may block for long, a pipe above
+/// all, is to be wrapped in a [`PatientWriter`], which waits a moment and then loses bytes instead.
+///
+/// # Input
+/// Goes through a FIFO of 64 bytes: [`enqueue`](Self::enqueue) takes what fits; the rest is the caller's to keep until the
+/// guest has read.
+pub struct Serial {
+    uart: vm_superio::Serial<Line, NoEvents, Box<dyn Write + Send>>,
+    lost: u64,
+}
+
+impl Serial {
+    /// The first port of COM1.
+    pub const COM1: u64 = 0x3f8;
+    /// The number of ports.
+    pub const LEN: u64 = 8;
+    /// The interrupt of COM1.
+    pub const COM1_IRQ: u8 = 4;
+
+    /// A UART that writes what the guest sends to `output`.
+    pub fn new(interrupt: Arc<dyn Interrupt>, output: Box<dyn Write + Send>) -> Self {
+        Self {
+            uart: vm_superio::Serial::new(Line(interrupt), output),
+            lost: 0,
+        }
+    }
+
+    /// Input for the guest. Takes as many bytes as the FIFO has room for and returns their number: 0 when it is
+    /// full, or while the guest has the UART in loop-back mode.
+    pub fn enqueue(&mut self, input: &[u8]) -> usize {
+        let room = self.capacity().min(input.len());
+        let input = input.get(..room).unwrap_or_default();
+        if input.is_empty() {
+            return 0;
+        }
+        match self.uart.enqueue_raw_bytes(input) {
+            Ok(taken) => taken,
+            Err(vm_superio::serial::Error::Trigger(error)) => {
+                // The bytes are in the FIFO; only the interrupt failed.
+                log::debug!("serial console: interrupt: {error}");
+                room
+            }
+            Err(_) => 0,
+        }
+    }
+
+    /// How many bytes of input the FIFO has room for.
+    pub fn capacity(&self) -> usize {
+        self.uart.fifo_capacity()
+    }
+
+    /// How many bytes of output were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+impl BusDevice for Serial {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        // Registers are one byte wide; a wider access reads one register and zeros.
+        data.fill(0);
+        if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first_mut()) {
+            *first = self.uart.read(offset);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Effect {
+        if let (Ok(offset), &[value]) = (u8::try_from(offset), data) {
+            match self.uart.write(offset, value) {
+                Ok(()) => {}
+                Err(vm_superio::serial::Error::Trigger(error)) => {
+                    log::debug!("serial console: interrupt: {error}");
+                }
+                Err(error) => {
+                    self.lost = self.lost.wrapping_add(1);
+                    log::trace!("serial console: byte lost: {error}");
+                }
+            }
+        }
+        Effect::None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! The block device (virtio 1.2, 5.2) on a file or a block device of the host.
+//!
+//! [`request`] turns a descriptor chain into a checked request, [`disk`] does the I/O, this module is the device
+//! between them. Requests are served one after the other on the thread that the notification came on.
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_WRITE_ZEROES,
+};
+
+use self::disk::Disk;
+use self::request::{Limits, Request, Status};
+use super::chain::{Buffers, Chain, serve};
+use super::device::{Active, DeviceError, Outcome, VirtioDevice};
+use crate::GuestMemory;
+
+mod config;
+mod disk;
+mod request;
+
+pub use config::{BlockConfig, BlockError, Cache};
+
+const DEVICE_TYPE: u32 = 2;
+const QUEUE_SIZE: u16 = 256;
+const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
+
+/// The unit of capacity and addresses, whatever the block size.
+const SECTOR: u64 = 512;
+/// A request has a header and a status beside its data.
+const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+
+/// What happened on a disk since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockCounters {
+    /// Bytes read by the guest.
+    pub read_bytes: u64,
+    /// Bytes written by the guest.
+    pub written_bytes: u64,
+    /// Requests that were answered with success.
+    pub served: u64,
+    /// Requests that were answered with an error or as not supported.
+    pub failed: u64,
+}
+
+/// The block device.
+#[derive(Debug)]
+pub struct Block {
+    disk: Disk,
+    id: [u8; request::ID_LEN],
+    features: u64,
+    config_space: [u8; CONFIG_LEN],
+    chain: Chain,
+    counters: BlockCounters,
+}
+
+impl Block {
+    /// Opens the disk, and locks it: shared for reading, exclusively for writing, so that no second machine writes
+    /// what this one uses.
+    pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
+        let disk = Disk::open(config)?;
+        let mut features = (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_SEG_MAX);
+        if config.read_only {
+            features |= 1 << VIRTIO_BLK_F_RO;
+        } else {
+            features |= (1 << VIRTIO_BLK_F_DISCARD) | (1 << VIRTIO_BLK_F_WRITE_ZEROES);
+        }
+        if config.cache == Cache::Writeback {
+            features |= 1 << VIRTIO_BLK_F_FLUSH;
+        }
+        let mut id = [0; request::ID_LEN];
+        for (to, from) in id.iter_mut().zip(config.id.bytes()) {
+            *to = from;
+        }
+        Ok(Self {
+            config_space: config_space(disk.sectors()),
+            disk,
+            id,
+            features,
+            chain: Chain::new(),
+            counters: BlockCounters::default(),
+        })
+    }
+
+    /// The capacity in sectors of 512 bytes.
+    pub fn sectors(&self) -> u64 {
+        self.disk.sectors()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> BlockCounters {
+        self.counters
+    }
+}
+
+/// The length of the configuration space, up to and with `write_zeroes_may_unmap`.
+const CONFIG_LEN: usize = 60;
+
+/// The configuration space (5.2.4), little-endian.
+fn config_space(sectors: u64) -> [u8; CONFIG_LEN] {
+    let mut space = [0; CONFIG_LEN];
+    let mut put = |offset: usize, bytes: &[u8]| {
+        for (to, from) in space.iter_mut().skip(offset).zip(bytes) {
+            *to = *from;
+        }
+    };
+    put(0, &sectors.to_le_bytes());
+    put(12, &SEG_MAX.to_le_bytes());
+    put(20, &(SECTOR as u32).to_le_bytes());
+    put(34, &1u16.to_le_bytes());
+    put(36, &request::MAX_DISCARD_SECTORS.to_le_bytes());
+    put(40, &request::MAX_SEGMENTS.to_le_bytes());
+    // Discards are aligned to 4 KiB, the block size of nearly every file system.
+    put(44, &8u32.to_le_bytes());
+    put(48, &request::MAX_ZERO_SECTORS.to_le_bytes());
+    put(52, &request::MAX_SEGMENTS.to_le_bytes());
+    put(56, &[1]);
+    space
+}
+
+/// Serves one request and returns the number of bytes that were written to the chain.
+fn answer(
+    disk: &Disk,
+    id: &[u8; request::ID_LEN],
+    limits: &Limits,
+    counters: &mut BlockCounters,
+    chain: &Chain,
+    memory: &GuestMemory,
+) -> Result<u32, DeviceError> {
+    let writable = chain.writable(memory);
+    // The status is the last writable byte; without one the driver cannot be answered.
+    let Some((room, status)) = writable
+        .len()
+        .checked_sub(1)
+        .and_then(|last| writable.split_at(last))
+    else {
+        return Err(chain.malformed("a block request has no room for its status"));
+    };
+    let result = request::parse(chain.readable(memory), room, limits)
+        .and_then(|request| run(disk, id, counters, request));
+    let (code, written) = match result {
+        Ok(()) => {
+            counters.served = counters.served.wrapping_add(1);
+            (Status::Ok, writable.len())
+        }
+        Err(code) => {
+            counters.failed = counters.failed.wrapping_add(1);
+            // What is before the status is undefined.
+            (code, 1)
+        }
+    };
+    status.write(&[code as u8])?;
+    Ok(written)
+}
+
+/// Does what the request says.
+fn run(
+    disk: &Disk,
+    id: &[u8; request::ID_LEN],
+    counters: &mut BlockCounters,
+    request: Request<'_>,
+) -> Result<(), Status> {
+    let (what, result) = match request {
+        Request::Read { offset, data } => {
+            counters.read_bytes = counters.read_bytes.wrapping_add(u64::from(data.len()));
+            ("read", disk.read(offset, data))
+        }
+        Request::Write { offset, data } => {
+            counters.written_bytes = counters.written_bytes.wrapping_add(u64::from(data.len()));
+            ("write", disk.write(offset, data))
+        }
+        Request::Flush => ("flush", disk.flush()),
+        Request::Id { data } => return write_id(data, id),
+        Request::Discard { segments } => (
+            "discard",
+            segments.iter().try_for_each(|range| disk.discard(range)),
+        ),
+        Request::WriteZeroes { segments } => (
+            "write zeroes",
+            segments.iter().try_for_each(|range| disk.write_zeroes(range)),
+        ),
+    };
+    result.map_err(|error| {
+        // The guest's log has the sector; a full disk would otherwise fill the host's log with each write.
+        log::debug!("{}: {what}: {error}", disk.path().display());
+        Status::IoErr
+    })
+}
+
+fn write_id(data: Buffers<'_>, id: &[u8]) -> Result<(), Status> {
+    data.write(id).map_err(|_| Status::IoErr)
+}
+
+impl VirtioDevice for Block {
+    fn device_type(&self) -> u32 {
+        DEVICE_TYPE
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (to, from) in data.iter_mut().zip(self.config_space.iter().skip(start)) {
+            *to = *from;
+        }
+    }
+
+    fn activate(&mut self, _active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        Ok(Outcome::default())
+    }
+
+    fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        let Self {
+            disk,
+            id,
+            chain,
+            counters,
+            ..
+        } = self;
+        let limits = Limits {
+            sectors: disk.sectors(),
+            features: active.features,
+        };
+        let interrupt = serve(index, active, chain, |chain, memory| {
+            answer(disk, id, &limits, counters, chain, memory)
+        })?;
+        Ok(Outcome {
+            interrupt,
+            config_changed: false,
+        })
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! What a disk is, and why it cannot be one.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Whether the guest's flush reaches the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cache {
+    /// Flush is not offered: the host writes back when it likes, and a host that crashes loses what it had not
+    /// written. For disks that can be made anew.
+    #[default]
+    Unsafe,
+    /// Flush is `fdatasync`.
+    Writeback,
+}
+
+/// A disk's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockConfig {
+    /// A regular file or a block device.
+    pub path: PathBuf,
+    /// The guest cannot write it.
+    pub read_only: bool,
+    /// What a flush does.
+    pub cache: Cache,
+    /// The serial number in the guest; its first 20 bytes count.
+    pub id: String,
+}
+
+/// Why a disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// It does not open.
+    #[error("disk {path}: {source}", path = path.display())]
+    Open {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is a directory, a socket, a terminal.
+    #[error("disk {path}: neither a regular file nor a block device", path = path.display())]
+    Kind {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// There is not one sector in it.
+    #[error("disk {path}: {size} bytes long, at least one sector of 512 bytes is needed", path = path.display())]
+    Size {
+        /// The disk.
+        path: PathBuf,
+        /// Its length.
+        size: u64,
+    },
+    /// Another machine has it.
+    #[error(
+        "disk {path}: in use by another process that {holds}; stop that machine or use a copy",
+        path = path.display(), holds = if *read_only { "writes it" } else { "reads or writes it" }
+    )]
+    InUse {
+        /// The disk.
+        path: PathBuf,
+        /// Whether only reading was asked for.
+        read_only: bool,
+    },
+    /// Its file system does not lock.
+    #[error("disk {path}: lock: {source}", path = path.display())]
+    Lock {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
