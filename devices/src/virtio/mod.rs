@@ -5,3 +5,4 @@ pub mod chain;
 pub mod device;
 pub mod mmio;
 pub mod rng;
+pub mod vsock;
