@@ -7,5 +7,6 @@
 pub mod config;
 pub mod images;
 pub mod lifecycle;
+pub mod logs;
 pub mod records;
 pub mod sys;

@@ -1,0 +1,179 @@
+//! Writing a log: appends, turns over, and knows how far it came.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::{FileName, Kind, Line, LogError, files};
+
+/// How many files a log may have.
+const FILES_MAX: usize = 2;
+
+/// A piece of a workload's output, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Standard output.
+    Stdout(Vec<u8>),
+    /// Standard error.
+    Stderr(Vec<u8>),
+    /// So many bytes are missing.
+    Gap(u64),
+}
+
+/// A log that is written. One at a time for each log.
+#[derive(Debug)]
+pub struct LogWriter {
+    dir: PathBuf,
+    name: FileName,
+    file: File,
+    /// Bytes in the file.
+    size: u64,
+    /// Bytes of output in the present run.
+    output: u64,
+    size_max: u64,
+}
+
+impl LogWriter {
+    /// Goes on with the log in `dir`, or begins it. A last line that was cut off is removed: its bytes are read from
+    /// the guest again.
+    pub fn open(dir: &Path, size_max: u64) -> Result<Self, LogError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(LogError::new("make directory of", dir))?;
+        let names = files(dir).map_err(LogError::new("list", dir))?;
+        let name = names.last().copied().unwrap_or(FileName { sequence: 0, base: 0 });
+        let path = name.path(dir);
+        let file = open(&path).map_err(LogError::new("open", &path))?;
+        let (size, output) = scan(&file, name.base).map_err(LogError::new("read", &path))?;
+        file.set_len(size).map_err(LogError::new("truncate", &path))?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            name,
+            file,
+            size,
+            output,
+            size_max,
+        })
+    }
+
+    /// How many bytes of the present run's output are in the log: where to go on reading.
+    pub fn output(&self) -> u64 {
+        self.output
+    }
+
+    /// A new run begins; its output counts from zero.
+    pub fn begin_run(&mut self) -> Result<(), LogError> {
+        let mut line = Vec::new();
+        let start = Line {
+            at: Timestamp::now(),
+            kind: Kind::Start,
+            text: b"",
+        };
+        start.write(&mut line);
+        self.write(&line)?;
+        self.output = 0;
+        Ok(())
+    }
+
+    /// Appends output in the order in which it came.
+    pub fn append(&mut self, pieces: &[Piece]) -> Result<(), LogError> {
+        let at = Timestamp::now();
+        let mut lines = Vec::new();
+        let mut output = 0;
+        let mut add = |kind, text| {
+            let line = Line { at, kind, text };
+            line.write(&mut lines);
+            output += line.output();
+        };
+        for piece in pieces {
+            match piece {
+                Piece::Gap(count) => add(
+                    Kind::Gap(*count),
+                    b"output was dropped, nobody was there to read it",
+                ),
+                Piece::Stdout(bytes) => split(bytes, |text, full| add(Kind::Stdout { full }, text)),
+                Piece::Stderr(bytes) => split(bytes, |text, full| add(Kind::Stderr { full }, text)),
+            }
+        }
+        if self.size >= self.size_max {
+            self.turn_over()?;
+        }
+        self.write(&lines)?;
+        self.output += output;
+        Ok(())
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {
+        if let Err(error) = self.file.write_all(lines) {
+            // Half a line would spoil the count; where even this fails, the next opening repairs it.
+            let _ = self.file.set_len(self.size);
+            return Err(LogError::new("write", &self.name.path(&self.dir))(error));
+        }
+        self.size += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Begins a new file, and removes those that are too many.
+    fn turn_over(&mut self) -> Result<(), LogError> {
+        let name = FileName {
+            sequence: self.name.sequence + 1,
+            base: self.output,
+        };
+        let path = name.path(&self.dir);
+        self.file = open(&path).map_err(LogError::new("open", &path))?;
+        self.name = name;
+        self.size = 0;
+        let names = files(&self.dir).map_err(LogError::new("list", &self.dir))?;
+        for old in names.iter().rev().skip(FILES_MAX) {
+            let path = old.path(&self.dir);
+            fs::remove_file(&path).map_err(LogError::new("remove", &path))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Calls `take` for each line of output in `bytes`, and for what follows the last line end.
+fn split<'a>(bytes: &'a [u8], mut take: impl FnMut(&'a [u8], bool)) {
+    for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match part.strip_suffix(b"\n") {
+            Some(text) => take(text, true),
+            None => take(part, false),
+        }
+    }
+}
+
+/// How many bytes of whole lines `file` has, and how many bytes of output its run had after them.
+fn scan(file: &File, base: u64) -> io::Result<(u64, u64)> {
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    let (mut size, mut output) = (0, base);
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let Some(whole) = line.strip_suffix(b"\n") else {
+            break;
+        };
+        size += line.len() as u64;
+        // A line that is none of ours (a file that someone edited) counts for nothing.
+        if let Ok(line) = Line::parse(whole) {
+            output = match line.kind {
+                Kind::Start => 0,
+                _ => output + line.output(),
+            };
+        }
+        line.clear();
+    }
+    Ok((size, output))
+}
