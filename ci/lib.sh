@@ -89,3 +89,28 @@ kvm_is_fast() {
     probe=$(binary release secovia-vmm)
     [ -r /dev/kvm ] && [ -x "$probe" ] && "$probe" --probe >/dev/null 2>&1
 }
+
+# build_release: our programs, optimised.
+build_release() {
+    cargo build --quiet --locked --release --manifest-path "$TREE/Cargo.toml" \
+        -p secovia-vmm -p secovia-agent -p secovia-cli -p secovia-init >&2
+}
+
+# guest_assets: makes the guest's kernel, initrd and images, or takes them from the cache, and exports where all that a
+# Linux guest needs is found: the variables that `ci/test --help` lists.
+guest_assets() {
+    local folder lab
+    folder=$("$TREE/images/kernel/build")
+    export SECOVIA_KERNEL=$folder/vmlinux SECOVIA_BZIMAGE=$folder/bzImage
+    folder=$("$TREE/images/initrd")
+    export SECOVIA_INITRD=$folder/initrd
+    SECOVIA_IMAGE_BASE=$("$TREE/images/build" base)
+    SECOVIA_IMAGE_WEB=$("$TREE/images/build" web)
+    export SECOVIA_IMAGE_BASE SECOVIA_IMAGE_WEB
+    lab=$("$TREE/ci/lab.d/build")
+    export SECOVIA_DEBIAN_KERNEL=$lab/vmlinuz SECOVIA_DEBIAN_INITRD=$lab/debian-guest.initrd
+    SECOVIA_VMM=$(binary release secovia-vmm)
+    SECOVIA_AGENT=$(binary release secovia-agent)
+    SECOVIA_CLI=$(binary release secovia)
+    export SECOVIA_VMM SECOVIA_AGENT SECOVIA_CLI
+}
