@@ -9,6 +9,8 @@
 //!
 //! Types only: nothing here is checked beyond its shape. The feature `client` adds the client, `openapi` the schemas.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod error;
 pub mod image;
 pub mod logs;
