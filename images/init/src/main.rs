@@ -1,3 +1,3 @@
-//! Placeholder until the crate lands.
+//! The guest's PID 1.
 
 fn main() {}

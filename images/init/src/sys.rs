@@ -1,0 +1,145 @@
+//! The system calls that need `unsafe`, each behind a safe function.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::socket::{SockFlag, accept4};
+use nix::unistd::{Gid, Uid};
+use secovia_guest_protocol::{ExitStatus, WindowSize};
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Accepts a connection.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whose end to wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wait {
+    Any,
+    One(i32),
+}
+
+/// Blocks until a child has ended, and leaves it unreaped: its number cannot be given to another process yet.
+pub(crate) fn wait(whose: Wait) -> io::Result<i32> {
+    let (kind, id) = match whose {
+        Wait::Any => (libc::P_ALL, 0),
+        Wait::One(pid) => (libc::P_PID, pid as libc::id_t),
+    };
+    // SAFETY: siginfo_t is plain data, for which zeroes are a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one siginfo_t, which `info` has room for.
+    check(unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOWAIT) })?;
+    // SAFETY: waitid succeeded without WNOHANG, so it filled in the fields of SIGCHLD.
+    Ok(unsafe { info.si_pid() })
+}
+
+/// Reaps a child that has ended; `None` where it has not.
+pub(crate) fn reap(pid: i32) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one integer, which `status` has room for.
+    let reaped = check(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) })?;
+    Ok(match reaped {
+        0 => None,
+        _ if libc::WIFSIGNALED(status) => Some(ExitStatus::Signaled(libc::WTERMSIG(status))),
+        _ => Some(ExitStatus::Exited(libc::WEXITSTATUS(status))),
+    })
+}
+
+/// Sends a signal, real-time ones included, to a process group.
+pub(crate) fn signal_group(leader: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory.
+    check(unsafe { libc::kill(leader.saturating_neg(), signal) }).map(drop)
+}
+
+/// Sends a signal to every process but this one and kernel threads. Only for PID 1.
+pub fn signal_everyone(signal: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory.
+    check(unsafe { libc::kill(-1, signal) }).map(drop)
+}
+
+/// What a child does between fork and exec.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// Its standard input is a terminal, which becomes the controlling one.
+    pub(crate) terminal: bool,
+    /// Whom it becomes; nobody else where none is given.
+    pub(crate) identity: Option<(Uid, Gid, Vec<Gid>)>,
+    /// Where it goes, as the new user.
+    pub(crate) cwd: CString,
+}
+
+/// Makes `command` start in a session of its own, set up as asked.
+pub(crate) fn prepare(command: &mut Command, setup: Setup) {
+    let enter = move || {
+        nix::unistd::setsid()?;
+        if setup.terminal {
+            // SAFETY: the ioctl takes a number and touches no memory.
+            check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+        }
+        if let Some((uid, gid, groups)) = &setup.identity {
+            nix::unistd::setgroups(groups)?;
+            nix::unistd::setgid(*gid)?;
+            nix::unistd::setuid(*uid)?;
+        }
+        nix::unistd::chdir(setup.cwd.as_c_str())?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are made: `enter` makes plain system calls on memory
+    // that was allocated before, and takes no lock.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// The other end of a new pseudo-terminal, of its master; needs no path and no mounted devpts.
+pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the ioctl takes flags by value and touches no memory.
+    let fd: RawFd = check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Tells a terminal its size; its foreground processes get SIGWINCH.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the kernel reads one winsize, which outlives the call.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }).map(drop)
+}
+
+/// Switches the loopback interface on.
+pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: ifreq is plain data, for which zeroes are a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo\0") {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the kernel reads one ifreq, whose name ends in a zero and which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }).map(drop)
+}
+
+/// Freezes the file system that `directory` is in: its journal is written out and it needs no recovery. For good: this
+/// is the last thing before the power goes.
+pub fn freeze(directory: BorrowedFd<'_>) -> io::Result<()> {
+    /// `FIFREEZE` of linux/fs.h, `_IOWR('X', 119, int)`.
+    const FIFREEZE: libc::Ioctl = 0xc004_5877;
+    // SAFETY: the kernel ignores the argument of this ioctl and touches no memory of ours.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FIFREEZE, 0) }).map(drop)
+}
