@@ -5,8 +5,11 @@
 //! `reconcile`, which touch nothing.
 
 pub mod config;
+pub mod guest;
 pub mod images;
 pub mod lifecycle;
 pub mod logs;
+pub mod process;
+pub mod reconcile;
 pub mod records;
 pub mod sys;

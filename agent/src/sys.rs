@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// A file descriptor that stands for a process and becomes readable when it ends, safe from reuse of its number.
 pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers, touches no memory.
@@ -14,6 +17,13 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us (close-on-exec), nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Lets the runtime watch a pidfd.
+pub fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` owns its descriptor, and nobody replaces or closes it while the `AsyncFd` has it.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(watched?)
 }
 
 /// Sends a signal to the process behind a pidfd. A process that is gone already is no error.

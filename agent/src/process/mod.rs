@@ -1,0 +1,15 @@
+//! VMM processes as the host sees them: where their files lie, how one is started, known again, watched and ended.
+
+mod cgroup;
+mod identity;
+mod launch;
+mod place;
+#[cfg(test)]
+mod tests;
+mod vmm;
+
+pub use cgroup::{Cgroups, Limits};
+pub use identity::{Found, find_by_pid_files, find_by_scan};
+pub use launch::{LaunchError, launch};
+pub use place::Place;
+pub use vmm::{Ended, Vmm};
