@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{BusDevice, Effect};
 use crate::interrupt::Interrupt;
@@ -24,6 +25,9 @@ impl Trigger for Line {
     }
 }
 
+/// The length of the input FIFO.
+const FIFO: usize = 64;
+
 /// A 16550 UART.
 ///
 /// # Output
@@ -34,10 +38,13 @@ impl Trigger for Line {
 ///
 /// # Input
 /// Goes through a FIFO of 64 bytes: [`enqueue`](Self::enqueue) takes what fits; the rest is the caller's to keep until the
-/// guest has read.
+/// guest has read, of which [`set_room_event`](Self::set_room_event) tells.
 pub struct Serial {
     uart: vm_superio::Serial<Line, NoEvents, Box<dyn Write + Send>>,
     lost: u64,
+    room: Option<EventFd>,
+    /// Input was turned away and waits for room.
+    waiting: bool,
 }
 
 impl Serial {
@@ -53,13 +60,22 @@ impl Serial {
         Self {
             uart: vm_superio::Serial::new(Line(interrupt), output),
             lost: 0,
+            room: None,
+            waiting: false,
         }
+    }
+
+    /// `event` is written to when the guest has read all input, after [`enqueue`](Self::enqueue) did not take
+    /// everything: there is room again. Until then the event loop need not look at its input.
+    pub fn set_room_event(&mut self, event: EventFd) {
+        self.room = Some(event);
     }
 
     /// Input for the guest. Takes as many bytes as the FIFO has room for and returns their number: 0 when it is
     /// full, or while the guest has the UART in loop-back mode.
     pub fn enqueue(&mut self, input: &[u8]) -> usize {
         let room = self.capacity().min(input.len());
+        self.waiting = room < input.len();
         let input = input.get(..room).unwrap_or_default();
         if input.is_empty() {
             return 0;
@@ -92,6 +108,12 @@ impl BusDevice for Serial {
         data.fill(0);
         if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first_mut()) {
             *first = self.uart.read(offset);
+            if self.waiting && self.capacity() == FIFO {
+                self.waiting = false;
+                if let Some(Err(error)) = self.room.as_ref().map(|room| room.write(1)) {
+                    log::debug!("serial console: event for more input: {error}");
+                }
+            }
         }
     }
 

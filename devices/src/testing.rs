@@ -241,3 +241,28 @@ impl FakeDriver {
 pub fn queue_base(index: u16) -> u64 {
     QUEUES + QUEUE_STRIDE * u64::from(index)
 }
+
+/// A path in the temporary directory that is not there yet, removed when this is dropped.
+#[derive(Debug)]
+pub struct TempPath(std::path::PathBuf);
+
+impl TempPath {
+    /// A fresh path; `name` is a part of it.
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = format!("secovia-devices-{}-{count}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(file))
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for TempPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,6 +1,6 @@
 //! The block device (virtio 1.2, 5.2) on a file or a block device of the host.
 //!
-//! [`request`] turns a descriptor chain into a checked request, [`disk`] does the I/O, this module is the device
+//! `request` turns a descriptor chain into a checked request, `disk` does the I/O, this module is the device
 //! between them. Requests are served one after the other on the thread that the notification came on.
 
 use virtio_bindings::virtio_blk::{
@@ -29,6 +29,9 @@ const SECTOR: u64 = 512;
 /// A request has a header and a status beside its data.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 
+/// After so many errors of one disk the log falls silent; the counter goes on.
+const LOUD_ERRORS: u64 = 8;
+
 /// What happened on a disk since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BlockCounters {
@@ -40,12 +43,15 @@ pub struct BlockCounters {
     pub served: u64,
     /// Requests that were answered with an error or as not supported.
     pub failed: u64,
+    /// Those of them that the host failed.
+    pub host_errors: u64,
 }
 
 /// The block device.
 #[derive(Debug)]
 pub struct Block {
     disk: Disk,
+    read_only: bool,
     id: [u8; request::ID_LEN],
     features: u64,
     config_space: [u8; CONFIG_LEN],
@@ -74,6 +80,7 @@ impl Block {
         Ok(Self {
             config_space: config_space(disk.sectors()),
             disk,
+            read_only: config.read_only,
             id,
             features,
             chain: Chain::new(),
@@ -180,8 +187,13 @@ fn run(
         ),
     };
     result.map_err(|error| {
-        // The guest's log has the sector; a full disk would otherwise fill the host's log with each write.
-        log::debug!("{}: {what}: {error}", disk.path().display());
+        counters.host_errors = counters.host_errors.wrapping_add(1);
+        // A full disk would otherwise fill the host's log with each write.
+        let level = match counters.host_errors {
+            ..=LOUD_ERRORS => log::Level::Warn,
+            _ => log::Level::Debug,
+        };
+        log::log!(level, "disk {}: {what}: {error}", disk.path().display());
         Status::IoErr
     })
 }
@@ -217,6 +229,7 @@ impl VirtioDevice for Block {
     fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let Self {
             disk,
+            read_only,
             id,
             chain,
             counters,
@@ -224,6 +237,7 @@ impl VirtioDevice for Block {
         } = self;
         let limits = Limits {
             sectors: disk.sectors(),
+            read_only: *read_only,
             features: active.features,
         };
         let interrupt = serve(index, active, chain, |chain, memory| {

@@ -1,6 +1,6 @@
 //! Virtio over MMIO (virtio 1.2, 4.2), version 2.
 //!
-//! [`Registers`](registers::Registers) is the pure part; [`MmioTransport`] lends queues and memory to the device,
+//! `registers` is the pure part; [`MmioTransport`] lends queues and memory to the device,
 //! and raises interrupts.
 
 use std::os::fd::RawFd;

@@ -1,9 +1,9 @@
 //! A descriptor chain as a block request, checked whole (virtio 1.2, 5.2.6).
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_S_IOERR,
-    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
 use super::SECTOR;
@@ -37,6 +37,8 @@ pub(super) enum Status {
 pub(super) struct Limits {
     /// The disk's capacity.
     pub(super) sectors: u64,
+    /// Whether it may not be written, whatever the driver accepted.
+    pub(super) read_only: bool,
     /// What was negotiated.
     pub(super) features: u64,
 }
@@ -90,13 +92,12 @@ pub(super) fn parse<'a>(
     let header: [u32; 4] = header.read_obj().map_err(|_| Status::IoErr)?;
     let [kind, _reserved, low, high] = header.map(u32::from_le);
     let sector = u64::from(low) | (u64::from(high) << 32);
-    let read_only = limits.has(VIRTIO_BLK_F_RO);
     match kind {
         VIRTIO_BLK_T_IN => {
             let offset = check(sector, room.len(), limits)?;
             Ok(Request::Read { offset, data: room })
         }
-        VIRTIO_BLK_T_OUT if read_only => Err(Status::IoErr),
+        VIRTIO_BLK_T_OUT if limits.read_only => Err(Status::IoErr),
         VIRTIO_BLK_T_OUT => {
             let offset = check(sector, data.len(), limits)?;
             Ok(Request::Write { offset, data })
@@ -106,7 +107,7 @@ pub(super) fn parse<'a>(
             Some((data, _)) => Ok(Request::Id { data }),
             None => Err(Status::IoErr),
         },
-        VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if read_only => Err(Status::IoErr),
+        VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if limits.read_only => Err(Status::IoErr),
         VIRTIO_BLK_T_DISCARD if limits.has(VIRTIO_BLK_F_DISCARD) => Ok(Request::Discard {
             segments: segments(data, limits, MAX_DISCARD_SECTORS, 0)?,
         }),
