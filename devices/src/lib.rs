@@ -30,3 +30,6 @@ pub mod vmgenid;
 
 /// The guest's physical memory. The one place that decides on its backing and on dirty tracking.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// A piece of guest memory that is contiguous on the host too.
+pub type GuestSlice<'a> = vm_memory::VolatileSlice<'a, vm_memory::bitmap::MS<'a, GuestMemory>>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vm_memory::bitmap::Bitmap;
 
-use crate::virtio::chain::Slice;
+use crate::GuestSlice;
 
 /// How many pieces go into one system call. Linux takes 1024; a request rarely has more pieces than this, and the
 /// array lives on the stack.
@@ -19,7 +19,7 @@ pub(crate) struct Pieces<'a> {
     pieces: [libc::iovec; MAX_PIECES],
     count: usize,
     /// Keeps the guest's memory mapped for as long as the addresses in `pieces` are here.
-    memory: PhantomData<Slice<'a>>,
+    memory: PhantomData<GuestSlice<'a>>,
 }
 
 impl<'a> Pieces<'a> {
@@ -35,7 +35,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Adds a piece; `false` if there is no room.
-    pub(crate) fn push(&mut self, slice: &Slice<'a>) -> bool {
+    pub(crate) fn push(&mut self, slice: &GuestSlice<'a>) -> bool {
         let Some(place) = self.pieces.get_mut(self.count) else {
             return false;
         };

@@ -9,7 +9,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use self::disk::Disk;
-use self::request::{Limits, Request, Status};
+use self::request::{Limits, Request, SECTOR, Status};
 use super::chain::{Buffers, Chain, serve};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
 use crate::GuestMemory;
@@ -24,8 +24,6 @@ const DEVICE_TYPE: u32 = 2;
 const QUEUE_SIZE: u16 = 256;
 const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
 
-/// The unit of capacity and addresses, whatever the block size.
-const SECTOR: u64 = 512;
 /// A request has a header and a status beside its data.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 

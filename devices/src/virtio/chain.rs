@@ -6,14 +6,10 @@
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::bitmap::MS;
-use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend};
 
 use super::device::{Active, DeviceError};
-use crate::GuestMemory;
-
-/// A piece of guest memory that is contiguous on the host too.
-pub type Slice<'a> = VolatileSlice<'a, MS<'a, GuestMemory>>;
+use crate::{GuestMemory, GuestSlice};
 
 /// One descriptor's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +208,7 @@ impl<'a> Buffers<'a> {
     }
 
     /// The pieces of host memory behind it, in order.
-    pub fn slices(&self) -> impl Iterator<Item = Result<Slice<'a>, DeviceError>> + use<'a> {
+    pub fn slices(&self) -> impl Iterator<Item = Result<GuestSlice<'a>, DeviceError>> + use<'a> {
         let memory = self.memory;
         let queue = self.queue;
         let mut skip = self.skip;

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
-use super::SECTOR;
 use super::config::{BlockConfig, BlockError, Cache};
-use super::request::Range;
+use super::request::{Range, SECTOR};
 use crate::sys::Pieces;
 use crate::virtio::chain::Buffers;
 

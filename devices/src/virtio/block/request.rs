@@ -6,9 +6,10 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
-use super::SECTOR;
 use crate::virtio::chain::Buffers;
 
+/// The unit of capacity and addresses, whatever the block size.
+pub(super) const SECTOR: u64 = 512;
 /// The length of a disk's serial number.
 pub(super) const ID_LEN: usize = 20;
 /// The most ranges in one DISCARD or WRITE_ZEROES.
