@@ -197,6 +197,34 @@ impl FakeDriver {
         self.write(offset::QUEUE_NOTIFY, u32::from(index));
     }
 
+    /// Notifies only if the device wants to hear of the requests since `old` (the index before they were added), as a
+    /// driver with EVENT_IDX does (virtio 1.2, 2.7.10); says whether it did.
+    pub fn notify_if_wanted(&mut self, index: u16, old: u16) -> bool {
+        let at = usize::from(index);
+        let event = queue_base(index) + USED + 4 + 8 * u64::from(self.sizes[at]);
+        let event: u16 = self.memory.load(GuestAddress(event), Ordering::SeqCst).unwrap();
+        let new = self.avail_index[at];
+        let wanted = new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old);
+        if wanted {
+            self.notify(index);
+        }
+        wanted
+    }
+
+    /// The index that the next request of queue `index` gets.
+    pub fn avail_index(&self, index: u16) -> u16 {
+        self.avail_index[usize::from(index)]
+    }
+
+    /// With EVENT_IDX: asks for an interrupt at the next answer on queue `index`.
+    pub fn want_interrupt(&self, index: u16) {
+        let at = usize::from(index);
+        let event = queue_base(index) + AVAIL + 4 + 2 * u64::from(self.sizes[at]);
+        self.memory
+            .store(self.used_index[at], GuestAddress(event), Ordering::SeqCst)
+            .unwrap();
+    }
+
     /// The next request that the device has answered: its head and the bytes written.
     pub fn used(&mut self, index: u16) -> Option<(u32, u32)> {
         let at = usize::from(index);

@@ -390,3 +390,5 @@ fn many_requests_share_one_notification_and_one_interrupt() {
         );
     }
 }
+
+mod model;
