@@ -12,4 +12,5 @@ pub mod logs;
 pub mod process;
 pub mod reconcile;
 pub mod records;
+pub mod supervisor;
 pub mod sys;

@@ -206,3 +206,15 @@ fn a_reader_follows_the_writer_over_the_turn() {
     }
     assert_eq!(seen, expected);
 }
+
+#[test]
+fn what_could_not_be_written_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = LogWriter::open(dir.path(), LARGE).unwrap();
+    writer.append(&[out("a")]).unwrap();
+    writer.lose(&[out("bcd"), Piece::Gap(2)]);
+    assert_eq!(writer.output(), 6);
+    writer.append(&[out("e")]).unwrap();
+    assert_eq!(writer.output(), 7);
+    assert_eq!(read(dir.path(), None), ["o:a", "g:5", "o:e"]);
+}

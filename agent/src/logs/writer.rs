@@ -34,6 +34,8 @@ pub struct LogWriter {
     /// Bytes of output in the present run.
     output: u64,
     size_max: u64,
+    /// Bytes of output that could not be written, to be told before what comes next.
+    lost: u64,
 }
 
 impl LogWriter {
@@ -58,12 +60,13 @@ impl LogWriter {
             size,
             output,
             size_max,
+            lost: 0,
         })
     }
 
-    /// How many bytes of the present run's output are in the log: where to go on reading.
+    /// How many bytes of the present run's output are in the log, or given up: where to go on reading.
     pub fn output(&self) -> u64 {
-        self.output
+        self.output + self.lost
     }
 
     /// A new run begins; its output counts from zero.
@@ -77,6 +80,7 @@ impl LogWriter {
         start.write(&mut line);
         self.write(&line)?;
         self.output = 0;
+        self.lost = 0;
         Ok(())
     }
 
@@ -90,12 +94,10 @@ impl LogWriter {
             line.write(&mut lines);
             output += line.output();
         };
-        for piece in pieces {
+        let lost = (self.lost > 0).then_some(Piece::Gap(self.lost));
+        for piece in lost.iter().chain(pieces) {
             match piece {
-                Piece::Gap(count) => add(
-                    Kind::Gap(*count),
-                    b"output was dropped, nobody was there to read it",
-                ),
+                Piece::Gap(count) => add(Kind::Gap(*count), b"output is missing here"),
                 Piece::Stdout(bytes) => split(bytes, |text, full| add(Kind::Stdout { full }, text)),
                 Piece::Stderr(bytes) => split(bytes, |text, full| add(Kind::Stderr { full }, text)),
             }
@@ -105,7 +107,18 @@ impl LogWriter {
         }
         self.write(&lines)?;
         self.output += output;
+        self.lost = 0;
         Ok(())
+    }
+
+    /// Gives up on output that could not be appended. The next append tells how much it was.
+    pub fn lose(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            self.lost += match piece {
+                Piece::Stdout(bytes) | Piece::Stderr(bytes) => bytes.len() as u64,
+                Piece::Gap(count) => *count,
+            };
+        }
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), LogError> {

@@ -60,6 +60,11 @@ pub fn find_by_scan(vmm: &Path, runtime_dir: &Path) -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
+/// Whether the VMM that was found is still there.
+pub fn is_vmm(found: Found, vmm: &Path, runtime_dir: &Path) -> bool {
+    is_vmm_of(found.pid, vmm, runtime_dir, found.id)
+}
+
 /// The number in a pid file, once nobody is about to write it: a process that was forked and has not become the VMM
 /// yet holds the file's lock.
 fn read_pid(path: &Path) -> io::Result<Option<u32>> {

@@ -9,7 +9,7 @@ mod tests;
 mod vmm;
 
 pub use cgroup::{Cgroups, Limits};
-pub use identity::{Found, find_by_pid_files, find_by_scan};
+pub use identity::{Found, find_by_pid_files, find_by_scan, is_vmm};
 pub use launch::{LaunchError, launch};
 pub use place::Place;
 pub use vmm::{Ended, Vmm};

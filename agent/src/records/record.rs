@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use secovia_agent_api::{RestartPolicy, StartTiming, TerminalSize, Vm, VmState};
+use secovia_agent_api::{StartTiming, TerminalSize, Vm, VmState};
 use serde::{Deserialize, Serialize};
 
 use super::VmId;
@@ -86,7 +86,7 @@ impl Record {
             cpus,
             memory_mib,
             disk_mib,
-            restart: self.policy(),
+            restart: self.life.policy,
             rm: self.life.auto_remove,
             tty: tty.is_some(),
             stdin,
@@ -99,8 +99,9 @@ impl Record {
         }
     }
 
-    fn policy(&self) -> RestartPolicy {
-        self.life.policy
+    /// Where it stands, in one word.
+    pub fn state_word(&self) -> &'static str {
+        show_state(&self.life.state).word()
     }
 }
 

@@ -1,0 +1,499 @@
+//! The task of one VM.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use secovia_guest_protocol::Request;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
+use tokio::time::{sleep, timeout};
+
+use super::collect::Collector;
+use super::drive::{Drive, Report};
+use super::{Context, Handle, Sessions, View, hint, machine, now_ms};
+use crate::guest;
+use crate::lifecycle::{Cause, DRAIN_MS, Event, Failure, Life, POWER_OFF_MS, State, Step, advance};
+use crate::logs::LogWriter;
+use crate::process::{self, Found, Limits, Place, Vmm};
+use crate::records::{Record, StoreError};
+
+/// How long what a guest said last may take to be read after its VMM is gone.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// The wait before a record that could not be written is tried again, and a guest that did not listen asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What a VM's task begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// These steps go with the record that was just written.
+    Steps(Vec<Step>),
+    /// The record's VMM runs: go on with it.
+    Adopt(Found),
+    /// The record claims a VMM that is not there.
+    Lost,
+    /// The record is at rest or waits for its time.
+    Keep,
+}
+
+/// What a VM is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start; refused where it is active.
+    Start,
+    /// Stop; where it does not run there is nothing to do.
+    Stop {
+        /// How long the workload may take.
+        grace_ms: u64,
+    },
+    /// End at once.
+    Kill,
+    /// Remove it and its record.
+    Remove {
+        /// End it first where it is active; refused otherwise.
+        force: bool,
+    },
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The VM is active, and must not be for this.
+    #[error("it is {0}; stop it first")]
+    Active(&'static str),
+    /// The VM was removed meanwhile.
+    #[error("it was removed meanwhile")]
+    Gone,
+    /// The intent could not be written down, so nothing was done.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+type Reply = oneshot::Sender<Result<(), CommandError>>;
+
+struct Actor {
+    context: Arc<Context>,
+    place: Place,
+    record: Record,
+    view: watch::Sender<View>,
+    commands: mpsc::Receiver<(Command, Reply)>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    reporter: mpsc::UnboundedSender<Report>,
+    sessions: Sessions,
+    log_grown: Arc<watch::Sender<u64>>,
+    vmm: Option<Running>,
+    wake_at_ms: Option<u64>,
+    /// Who waits for the removal.
+    removers: Vec<Reply>,
+    removed: bool,
+}
+
+/// A VMM, and the tasks that live as long as it.
+struct Running {
+    vmm: Arc<Vmm>,
+    gone: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+}
+
+pub(super) fn spawn(context: Arc<Context>, record: Record, begin: Begin) -> (Handle, JoinHandle<()>) {
+    let (command_sender, commands) = mpsc::channel(8);
+    let (reporter, reports) = mpsc::unbounded_channel();
+    let view = watch::Sender::new(View {
+        record: record.clone(),
+        vmm_pid: None,
+        guest_ready: false,
+        removed: false,
+    });
+    let log_grown = Arc::new(watch::Sender::new(0));
+    let place = context.place(record.id);
+    let handle = Handle {
+        commands: command_sender,
+        view: view.subscribe(),
+        log_grown: log_grown.subscribe(),
+        sessions: Sessions::default(),
+        socket: place.socket(),
+    };
+    let actor = Actor {
+        context,
+        place,
+        record,
+        view,
+        commands,
+        reports,
+        reporter,
+        sessions: handle.sessions.clone(),
+        log_grown,
+        vmm: None,
+        wake_at_ms: None,
+        removers: Vec::new(),
+        removed: false,
+    };
+    (handle, tokio::spawn(actor.run(begin)))
+}
+
+impl Actor {
+    async fn run(mut self, begin: Begin) {
+        self.begin(begin).await;
+        while !self.removed {
+            let wake = self.wake_at_ms;
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some((command, reply)) => self.command(command, reply).await,
+                    None => return,
+                },
+                Some(report) = self.reports.recv() => self.report(report).await,
+                () = sleep_until_ms(wake.unwrap_or(u64::MAX)), if wake.is_some() => {
+                    self.wake_at_ms = None;
+                    self.happen(Event::Woken).await;
+                }
+            }
+        }
+        for reply in self.removers.drain(..) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    async fn begin(&mut self, begin: Begin) {
+        match begin {
+            Begin::Steps(steps) => self.carry_out(steps).await,
+            Begin::Adopt(found) => self.adopt(found).await,
+            Begin::Lost => self.happen(lost()).await,
+            Begin::Keep => {
+                if let State::BackOff { until_ms, .. } = self.record.life.state {
+                    // A clock that was set back must not make this wait for ages.
+                    let latest = now_ms().saturating_add(self.context.config.backoff.max_ms);
+                    self.wake_at_ms = Some(until_ms.min(latest));
+                }
+            }
+        }
+    }
+
+    async fn adopt(&mut self, found: Found) {
+        if let Err(reason) = self.take_over(found) {
+            log::warn!("adopt {} (VMM {}): {reason}", self.record.id, found.pid);
+            self.happen(lost()).await;
+            return;
+        }
+        log::info!("adopted {} (VMM {})", self.record.id, found.pid);
+        if let State::Stopping {
+            cause, deadline_ms, ..
+        } = self.record.life.state
+        {
+            let grace_ms = match cause {
+                Cause::Workload => 0,
+                Cause::Request => deadline_ms.saturating_sub(now_ms() + POWER_OFF_MS),
+            };
+            let wake = Step::Wake { at_ms: deadline_ms };
+            self.carry_out(vec![Step::Shutdown { grace_ms }, wake]).await;
+        }
+    }
+
+    async fn command(&mut self, command: Command, reply: Reply) {
+        let state = &self.record.life.state;
+        let active = match state {
+            State::Starting => Some("starting"),
+            State::Running => Some("running"),
+            State::Stopping { .. } => Some("stopping"),
+            State::Created | State::Exited { .. } | State::Failed(_) | State::BackOff { .. } => None,
+        };
+        let event = match (command, active) {
+            (Command::Start, Some(word)) | (Command::Remove { force: false }, Some(word)) => {
+                let _ = reply.send(Err(CommandError::Active(word)));
+                return;
+            }
+            (Command::Start, None) => Event::Start,
+            (Command::Stop { grace_ms }, _) => Event::Stop { grace_ms },
+            (Command::Kill, _) => Event::Kill,
+            (Command::Remove { .. }, _) => return self.remove_on_request(reply).await,
+        };
+        let (life, steps) = advance(&self.record.life, &event, now_ms(), &self.context.config.backoff);
+        if let Err(error) = self.record_life(life) {
+            let _ = reply.send(Err(CommandError::Store(error)));
+            return;
+        }
+        let _ = reply.send(Ok(()));
+        self.carry_out(steps).await;
+    }
+
+    /// From now on the VM is one that is removed when it rests, whatever happens to this agent.
+    async fn remove_on_request(&mut self, reply: Reply) {
+        let doomed = Life {
+            auto_remove: true,
+            ..self.record.life.clone()
+        };
+        let (life, mut steps) = advance(&doomed, &Event::Kill, now_ms(), &self.context.config.backoff);
+        if let Err(error) = self.record_life(life) {
+            let _ = reply.send(Err(CommandError::Store(error)));
+            return;
+        }
+        self.removers.push(reply);
+        let rests = matches!(
+            self.record.life.state,
+            State::Created | State::Exited { .. } | State::Failed(_)
+        );
+        if rests && !steps.contains(&Step::Remove) {
+            steps.push(Step::Remove);
+        }
+        self.carry_out(steps).await;
+    }
+
+    async fn report(&mut self, report: Report) {
+        match report {
+            Report::GuestReady => self.view.send_modify(|view| view.guest_ready = true),
+            // Written down with the event that follows it.
+            Report::Timing(timing) => self.record.timing = Some(timing),
+            Report::Happened(event) => self.happen(event).await,
+        }
+    }
+
+    async fn happen(&mut self, event: Event) {
+        let steps = self.settle(&event).await;
+        self.carry_out(steps).await;
+    }
+
+    /// Moves the life and writes it down, however long that takes: what has happened cannot be refused.
+    async fn settle(&mut self, event: &Event) -> Vec<Step> {
+        let (life, steps) = advance(&self.record.life, event, now_ms(), &self.context.config.backoff);
+        while let Err(error) = self.record_life(life.clone()) {
+            log::error!("{error}; trying again");
+            sleep(AGAIN).await;
+        }
+        steps
+    }
+
+    fn record_life(&mut self, life: Life) -> Result<(), StoreError> {
+        let next = Record {
+            life,
+            ..self.record.clone()
+        };
+        if next != self.view.borrow().record {
+            block_in_place(|| self.context.store.put(&next))?;
+        }
+        if next.life.state != self.record.life.state {
+            log::info!("{} ({}) is {}", next.id, next.name, next.state_word());
+        }
+        self.record = next;
+        self.show();
+        Ok(())
+    }
+
+    fn show(&self) {
+        let vmm_pid = self.vmm.as_ref().map(|running| running.vmm.pid());
+        self.view.send_if_modified(|view| {
+            let next = View {
+                record: self.record.clone(),
+                vmm_pid,
+                guest_ready: view.guest_ready && vmm_pid.is_some(),
+                removed: self.removed,
+            };
+            let changed = *view != next;
+            *view = next;
+            changed
+        });
+    }
+
+    async fn carry_out(&mut self, steps: Vec<Step>) {
+        let mut steps = VecDeque::from(steps);
+        while let Some(step) = steps.pop_front() {
+            let event = match step {
+                Step::Launch => block_in_place(|| self.launch())
+                    .err()
+                    .map(|reason| Event::StartFailed(Failure::new(reason))),
+                Step::Shutdown { grace_ms } => {
+                    self.shut_down(grace_ms);
+                    None
+                }
+                Step::KillVmm => self.kill_vmm(),
+                Step::CleanUp => {
+                    self.clean_up();
+                    None
+                }
+                Step::Wake { at_ms } => {
+                    self.wake_at_ms = Some(at_ms);
+                    None
+                }
+                Step::Remove => {
+                    self.remove().await;
+                    None
+                }
+            };
+            if let Some(event) = event {
+                steps.extend(self.settle(&event).await);
+            }
+        }
+        self.show();
+    }
+
+    fn launch(&mut self) -> Result<(), String> {
+        let Context {
+            config,
+            images,
+            cgroups,
+            ..
+        } = &*self.context;
+        let spec = &self.record.spec;
+        let image = images.get(&spec.image).map_err(|error| error.to_string())?;
+        if image.manifest.digest != spec.image_digest {
+            return Err(format!(
+                "image `{}` is not the one that the microVM was created from ({}); create it again",
+                spec.image, spec.image_digest
+            ));
+        }
+        let mut log = LogWriter::open(&self.place.log(), config.log_max_bytes).map_err(|e| e.to_string())?;
+        log.begin_run().map_err(|error| error.to_string())?;
+        machine::prepare_disk(&self.place, spec).map_err(|error| error.to_string())?;
+        let machine = machine::vm_spec(config, &self.place, spec, &image);
+        let limits = Limits {
+            cpus: spec.cpus,
+            memory_mib: spec.memory_mib,
+        };
+        let begun = Instant::now();
+        let vmm = process::launch(
+            &config.vmm,
+            self.record.id,
+            &self.place,
+            &machine,
+            cgroups,
+            limits,
+        )
+        .map_err(|error| error.to_string())?;
+        self.attend(vmm, log, Some(begun));
+        Ok(())
+    }
+
+    fn take_over(&mut self, found: Found) -> Result<(), String> {
+        let config = &self.context.config;
+        let vmm = Vmm::open(found.pid).map_err(|error| error.to_string())?;
+        // Looked at once more, now that the number cannot go to another process any more.
+        if !process::is_vmm(found, &config.vmm, &config.runtime_dir) {
+            return Err("the process is gone".to_string());
+        }
+        let log = block_in_place(|| LogWriter::open(&self.place.log(), config.log_max_bytes))
+            .map_err(|error| error.to_string())?;
+        self.attend(vmm, log, None);
+        Ok(())
+    }
+
+    /// Watches over a VMM and drives its guest.
+    fn attend(&mut self, vmm: Vmm, log: LogWriter, begun: Option<Instant>) {
+        let vmm = Arc::new(vmm);
+        let (gone_sender, gone) = watch::channel(false);
+        let boot_timeout = match self.record.life.state {
+            State::Starting => Some(Duration::from_millis(self.context.config.boot_timeout_ms)),
+            _ => None,
+        };
+        let drive = Drive {
+            socket: self.place.socket(),
+            workload: machine::workload(&self.record),
+            hold: self.record.spec.attach,
+            begun,
+            boot_timeout,
+            gone: gone.clone(),
+            sessions: self.sessions.clone(),
+            collector: Collector {
+                socket: self.place.socket(),
+                end_input: !self.record.spec.stdin,
+                log: Arc::new(Mutex::new(log)),
+                grown: Arc::clone(&self.log_grown),
+            },
+            reports: self.reporter.clone(),
+        };
+        let (watched, place, reports) = (Arc::clone(&vmm), self.place.clone(), self.reporter.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut driving = JoinSet::new();
+            driving.spawn(drive.run());
+            let ended = watched.wait().await;
+            gone_sender.send_replace(true);
+            // What the guest said last is still in the socket: its exit counts more than the VMM's end.
+            let _ = timeout(LAST_WORDS, driving.join_next()).await;
+            driving.shutdown().await;
+            let reason = match ended {
+                Ok(ended) => hint::explain(ended, &place),
+                Err(error) => format!("the VMM cannot be watched: {error}"),
+            };
+            let _ = reports.send(Report::Happened(Event::VmmGone { reason }));
+        });
+        self.vmm = Some(Running { vmm, gone, tasks });
+        self.show();
+    }
+
+    fn shut_down(&mut self, grace_ms: u64) {
+        let Some(running) = &mut self.vmm else {
+            return;
+        };
+        let (socket, sessions, mut gone) = (self.place.socket(), self.sessions.clone(), running.gone.clone());
+        // Where the workload has ended, who is attached reads the rest first.
+        let ended = matches!(
+            self.record.life.state,
+            State::Stopping {
+                cause: Cause::Workload,
+                ..
+            }
+        );
+        running.tasks.spawn(async move {
+            if ended {
+                let _ = timeout(Duration::from_millis(DRAIN_MS), sessions.none()).await;
+            }
+            loop {
+                match guest::call(&socket, Request::Shutdown { grace_ms }).await {
+                    Ok(_) => return,
+                    Err(error) => log::debug!("shut down the guest at {}: {error}", socket.display()),
+                }
+                tokio::select! {
+                    _ = gone.wait_for(|gone| *gone) => return,
+                    () = sleep(AGAIN) => {}
+                }
+            }
+        });
+    }
+
+    /// Ends the VMM; its end is told by whoever watches it.
+    fn kill_vmm(&mut self) -> Option<Event> {
+        let Some(running) = &self.vmm else {
+            return Some(Event::VmmGone {
+                reason: "there was no VMM".to_string(),
+            });
+        };
+        if let Err(error) = running.vmm.kill() {
+            log::error!("end VMM {} of {}: {error}", running.vmm.pid(), self.record.id);
+        }
+        None
+    }
+
+    fn clean_up(&mut self) {
+        self.vmm = None;
+        self.wake_at_ms = None;
+        block_in_place(|| {
+            if let Err(error) = self.place.clear_runtime() {
+                log::warn!("remove {}: {error}", self.place.runtime.display());
+            }
+            self.context.cgroups.remove(self.record.id);
+        });
+    }
+
+    async fn remove(&mut self) {
+        // The record goes first: files without a record are removed at the next start, a record without its files
+        // would claim a disk that is not there.
+        while let Err(error) = block_in_place(|| self.context.store.remove(self.record.id)) {
+            log::error!("{error}; trying again");
+            sleep(AGAIN).await;
+        }
+        if let Err(error) = block_in_place(|| self.place.clear_state()) {
+            log::warn!("remove {}: {error}", self.place.state.display());
+        }
+        log::info!("{} ({}) is removed", self.record.id, self.record.name);
+        self.removed = true;
+    }
+}
+
+fn lost() -> Event {
+    Event::VmmGone {
+        reason: "the VMM ended while no agent was running".to_string(),
+    }
+}
+
+async fn sleep_until_ms(at_ms: u64) {
+    sleep(Duration::from_millis(at_ms.saturating_sub(now_ms()))).await;
+}
