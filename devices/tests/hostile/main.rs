@@ -1,0 +1,46 @@
+//! A hostile driver against each device and the transport: a million operations each, from a seed that is printed.
+//!
+//! `HOSTILE_SEED=n` starts from another seed, `HOSTILE_EPISODES=1` runs the first episode alone.
+//! The same driver, led by a fuzzer instead of a seed, is in `devices/fuzz`.
+
+mod harness;
+
+use harness::{Target, Totals, attack};
+
+/// Runs the attack, and sees to it that the driver got through to the device and that the device fought back.
+fn run(name: &'static str, target: &mut dyn Target) -> Totals {
+    let totals = attack(name, target);
+    if totals.steps >= 1_000_000 {
+        assert!(totals.notifications > 200_000, "{totals:?}");
+        assert!(totals.answered > 50_000, "{totals:?}");
+        assert!(totals.needs_reset > 10_000, "{totals:?}");
+        assert!(totals.ignored > 10_000, "{totals:?}");
+    }
+    totals
+}
+
+#[test]
+fn transport() {
+    run("transport", &mut harness::transport::TransportTarget::new());
+}
+
+#[test]
+fn block() {
+    run("block", &mut harness::block::BlockTarget::new());
+}
+
+#[test]
+fn rng() {
+    run("rng", &mut harness::rng::RngTarget);
+}
+
+#[test]
+fn vsock() {
+    let mut target = harness::vsock::VsockTarget::new();
+    let totals = run("vsock", &mut target);
+    let (accepted, greeted, received) = (target.accepted, target.greeted, target.received);
+    eprintln!("{accepted} streams from the guest, {greeted} to it, {received} bytes");
+    if totals.steps >= 1_000_000 {
+        assert!(accepted > 1000 && greeted > 1000 && received > 1_000_000);
+    }
+}
