@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sys::signal::SigSet;
 use nix::sys::socket::{SockFlag, accept4};
 use nix::unistd::{Gid, Uid};
 use secovia_guest_protocol::{ExitStatus, WindowSize};
@@ -70,6 +71,49 @@ pub fn signal_everyone(signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(-1, signal) }).map(drop)
 }
 
+/// A set of signals; real-time ones too, which the library's set has no names for.
+pub struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// The set of these numbers; one that is no signal is left out.
+    pub fn of(signals: &[i32]) -> Self {
+        // SAFETY: sigset_t is plain data, for which zeroes are a valid value.
+        let mut set = unsafe { std::mem::zeroed() };
+        // SAFETY: sigemptyset and sigaddset write to one sigset_t, which `set` is; they refuse numbers out of range.
+        unsafe {
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+        }
+        Self(set)
+    }
+
+    /// Blocks the signals in this thread and in all that it will start.
+    pub fn block(&self) -> io::Result<()> {
+        // SAFETY: the set is read only; no old mask is asked for.
+        let result =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const self.0, std::ptr::null_mut()) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(result))
+        }
+    }
+
+    /// Waits for one of them, which must be blocked.
+    pub fn wait(&self) -> io::Result<i32> {
+        let mut signal = 0;
+        // SAFETY: the set is read only, and `signal` has room for the integer that is written.
+        let result = unsafe { libc::sigwait(&raw const self.0, &raw mut signal) };
+        if result == 0 {
+            Ok(signal)
+        } else {
+            Err(io::Error::from_raw_os_error(result))
+        }
+    }
+}
+
 /// What a child does between fork and exec.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -84,6 +128,8 @@ pub(crate) struct Setup {
 /// Makes `command` start in a session of its own, set up as asked.
 pub(crate) fn prepare(command: &mut Command, setup: Setup) {
     let enter = move || {
+        // PID 1 blocks what it waits for; a child must not inherit that.
+        SigSet::empty().thread_set_mask()?;
         nix::unistd::setsid()?;
         if setup.terminal {
             // SAFETY: the ioctl takes a number and touches no memory.

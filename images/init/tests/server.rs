@@ -445,7 +445,7 @@ fn environment_directory_and_user_are_the_ones_asked_for() {
     let spec = ProcessSpec {
         env,
         cwd,
-        ..sh("env | sort; pwd; ps -o sid= -p $$ | tr -d ' '; echo $$; umask")
+        ..sh("env | sort; pwd; ps -o sid= -p $$ | tr -d ' '; echo $$; grep SigBlk /proc/self/status")
     };
     let out = String::from_utf8(guest.exec(spec).finish().out).unwrap();
     let lines: Vec<&str> = out.lines().collect();
@@ -459,6 +459,10 @@ fn environment_directory_and_user_are_the_ones_asked_for() {
     );
     assert!(lines.contains(&"HOME=/root"), "{out}");
     assert!(!out.contains("CARGO"), "nothing of ours leaks in: {out}");
+    assert!(
+        lines.last().unwrap().ends_with("\t0000000000000000"),
+        "no signal is blocked: {out}"
+    );
     let pid = lines.iter().rev().nth(1).unwrap();
     assert_eq!(
         lines.iter().filter(|l| l == &pid).count(),
