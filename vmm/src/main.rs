@@ -1,3 +1,54 @@
-//! Placeholder until the crate lands.
+//! `secovia-vmm`: one microVM, one process.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use secovia_vmm::cli::{self, Command, RunArgs};
+use secovia_vmm::config::{self, VmConfig};
+use secovia_vmm::{logger, machine, probe, sys};
+use secovia_vmm_api::Exit;
+
+fn main() -> ExitCode {
+    let exit = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run(args)) => run(args),
+        Ok(Command::Probe) => measure(),
+        Ok(Command::Version) => print(concat!("secovia-vmm ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Help) => print(cli::HELP),
+        Err(error) => fail(Exit::BadConfiguration, &error),
+    };
+    ExitCode::from(exit.code())
+}
+
+fn run(args: RunArgs) -> Exit {
+    if let Err(error) = logger::start(&args.id, args.log_path.as_deref(), args.level) {
+        return fail(
+            Exit::BadConfiguration,
+            &format_args!("--log-path: {error}; give a file that can be written"),
+        );
+    }
+    let config = config::read(&args.config_file).and_then(|spec| VmConfig::new(spec, sys::host_memory()));
+    match config {
+        Ok(config) => machine::run(config, args.grace).unwrap_or_else(|error| fail(error.exit(), &error)),
+        Err(error) => fail(Exit::BadConfiguration, &error),
+    }
+}
+
+fn measure() -> Exit {
+    match probe::measure() {
+        Ok(report) => print(&report),
+        Err(error) => fail(Exit::Internal, &error),
+    }
+}
+
+fn print(text: &str) -> Exit {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::GuestShutdown,
+        Err(_) => Exit::Internal,
+    }
+}
+
+/// Says in one line what went wrong.
+fn fail(exit: Exit, error: &dyn std::fmt::Display) -> Exit {
+    eprintln!("secovia-vmm: {error}");
+    exit
+}

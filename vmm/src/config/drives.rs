@@ -1,0 +1,94 @@
+//! Disks: names, order, and the root device's arguments.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+
+use secovia_devices::virtio::block::{BlockConfig, Cache};
+use secovia_vmm_api::{CacheType, DriveSpec};
+
+use super::error::{ConfigError, FileFault};
+
+/// Disks in the guest's order, and what the root device adds to the command line.
+pub(super) struct Drives {
+    pub(super) disks: Vec<BlockConfig>,
+    pub(super) root_args: Option<String>,
+}
+
+/// Checks the drives. The root device becomes the first, `/dev/vda`; the others keep their order.
+pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
+    let mut ids = HashSet::new();
+    let mut root: Option<&DriveSpec> = None;
+    for (index, spec) in specs.iter().enumerate() {
+        if spec.drive_id.is_empty() {
+            return Err(ConfigError::EmptyDriveId { index });
+        }
+        if !ids.insert(spec.drive_id.as_str()) {
+            return Err(ConfigError::DoubledDriveId {
+                id: spec.drive_id.clone(),
+            });
+        }
+        match (spec.is_root_device, root) {
+            (true, Some(first)) => {
+                return Err(ConfigError::TwoRoots {
+                    first: first.drive_id.clone(),
+                    second: spec.drive_id.clone(),
+                });
+            }
+            (true, None) => root = Some(spec),
+            (false, _) if spec.partuuid.is_some() => {
+                return Err(ConfigError::UnusedPartuuid {
+                    id: spec.drive_id.clone(),
+                });
+            }
+            (false, _) => {}
+        }
+        exists(spec)?;
+    }
+    let root_args = root.map(root_args).transpose()?;
+
+    specs.sort_by_key(|spec| !spec.is_root_device);
+    let disks = specs
+        .into_iter()
+        .map(|spec| BlockConfig {
+            path: spec.path_on_host,
+            read_only: spec.is_read_only,
+            cache: match spec.cache_type {
+                CacheType::Unsafe => Cache::Unsafe,
+                CacheType::Writeback => Cache::Writeback,
+            },
+            id: spec.drive_id,
+        })
+        .collect();
+    Ok(Drives { disks, root_args })
+}
+
+/// Says in the configuration's own words what the device would say later: the file is missing, or is none.
+fn exists(spec: &DriveSpec) -> Result<(), ConfigError> {
+    let fault = match fs::metadata(&spec.path_on_host) {
+        Ok(metadata) if metadata.is_file() || metadata.file_type().is_block_device() => return Ok(()),
+        Ok(_) => FileFault::NotADisk,
+        Err(error) => FileFault::Open(error),
+    };
+    Err(ConfigError::File {
+        field: format!("drives.{}.path_on_host", spec.drive_id),
+        path: spec.path_on_host.clone(),
+        fault,
+    })
+}
+
+fn root_args(spec: &DriveSpec) -> Result<String, ConfigError> {
+    let mode = if spec.is_read_only { "ro" } else { "rw" };
+    match &spec.partuuid {
+        None => Ok(format!("root=/dev/vda {mode}")),
+        Some(partuuid)
+            if !partuuid.is_empty() && partuuid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') =>
+        {
+            Ok(format!("root=PARTUUID={partuuid} {mode}"))
+        }
+        Some(partuuid) => Err(ConfigError::BadPartuuid {
+            id: spec.drive_id.clone(),
+            partuuid: partuuid.clone(),
+        }),
+    }
+}

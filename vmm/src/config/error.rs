@@ -1,0 +1,71 @@
+//! What is wrong with a configuration: the field, what it is, and the remedy, in one line.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A configuration that leads to no machine.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum ConfigError {
+    #[error("--config-file: {path}: {source}; give a readable JSON file")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("--config-file: {path}: more than {max} bytes; give a machine's configuration")]
+    Size { path: PathBuf, max: u64 },
+    #[error("--config-file: {path}: {source}; correct the file")]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("machine-config.vcpu_count: {count}; give 1 to {max}")]
+    VcpuCount { count: u8, max: u8 },
+    #[error("machine-config.smt: {count} vCPUs do not pair up; give an even vcpu_count, or smt false")]
+    OddThreads { count: u8 },
+    #[error("machine-config.mem_size_mib: {mib} MiB; give at least {min}")]
+    TooLittleMemory { mib: u64, min: u64 },
+    #[error("machine-config.mem_size_mib: {mib} MiB, this host has {host_mib}; give less")]
+    TooMuchMemory { mib: u64, host_mib: u64 },
+    #[error("{field}: {path}: {fault}")]
+    File {
+        field: String,
+        path: PathBuf,
+        fault: FileFault,
+    },
+    #[error("boot-source.boot_args: has a line break or zero byte in it; give one line")]
+    BootArgsCharacter,
+    #[error(
+        "boot-source.boot_args: {length} bytes with the root device's arguments, Linux takes {max}; shorten it"
+    )]
+    BootArgsLength { length: usize, max: usize },
+    #[error("drives: entry {index} has an empty drive_id; name it")]
+    EmptyDriveId { index: usize },
+    #[error("drives: drive_id {id:?} is there twice; give each drive its own")]
+    DoubledDriveId { id: String },
+    #[error("drives: {first:?} and {second:?} both have is_root_device true; leave it to one")]
+    TwoRoots { first: String, second: String },
+    #[error("drives.{id}.partuuid: only of use with is_root_device true; remove it")]
+    UnusedPartuuid { id: String },
+    #[error("drives.{id}.partuuid: {partuuid:?} is no UUID; give hexadecimal digits and dashes")]
+    BadPartuuid { id: String, partuuid: String },
+    #[error("drives, vsock, entropy: {count} devices; at most {max} fit")]
+    TooManyDevices { count: usize, max: usize },
+    #[error("vsock.guest_cid: {cid} is reserved; give 3 to 4294967294")]
+    ReservedCid { cid: u32 },
+    #[error("vsock.uds_path: {path} is empty or longer than {max} bytes; choose a shorter path")]
+    SocketPathLength { path: PathBuf, max: usize },
+    #[error("vsock.uds_path: {path} exists already; remove it or choose another path")]
+    SocketExists { path: PathBuf },
+}
+
+/// What is wrong with a file that the configuration names.
+#[derive(Debug, thiserror::Error)]
+pub enum FileFault {
+    /// It does not open.
+    #[error("{0}; create it or correct the path")]
+    Open(io::Error),
+    /// It is a directory or a device.
+    #[error("not a regular file; give one")]
+    NotAFile,
+    /// It is a directory or a terminal.
+    #[error("neither a regular file nor a block device; give one of the two")]
+    NotADisk,
+}

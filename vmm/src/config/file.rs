@@ -1,0 +1,33 @@
+//! The configuration file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use secovia_vmm_api::VmSpec;
+
+use super::error::ConfigError;
+
+/// No machine takes as much to describe.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Reads a machine's specification from a JSON file; unknown and doubled fields are refused by name.
+pub fn read(path: &Path) -> Result<VmSpec, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.into(),
+        source,
+    };
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_SIZE {
+        return Err(ConfigError::Size {
+            path: path.into(),
+            max: MAX_SIZE,
+        });
+    }
+    serde_json::from_slice(&text).map_err(|source| ConfigError::Json {
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,14 @@
+//! One microVM.
+pub mod acpi;
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod cpuid;
+pub mod kvm;
+pub mod layout;
+pub mod logger;
+pub mod machine;
+pub mod memory;
+pub mod probe;
+pub mod sys;
+pub mod vcpu;

@@ -1,0 +1,204 @@
+//! From a configuration to a machine that is ready to run. The one path on which machines come to be.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kvm_bindings::CpuId;
+use secovia_devices::bus::{Bus, SharedDevice};
+use secovia_devices::ged::Ged;
+use secovia_devices::interrupt::{Interrupt, MsiSink};
+use secovia_devices::ioapic::{IoapicDevice, IoapicPin};
+use secovia_devices::power::{AcpiPower, I8042};
+use secovia_devices::pvpanic::PvPanic;
+use secovia_devices::serial::{PatientWriter, Serial};
+use secovia_devices::virtio::mmio::MmioTransport;
+use secovia_devices::vmgenid::VmGenId;
+use vm_memory::GuestAddress;
+
+use super::error::MachineError;
+use super::inventory::{self, Item};
+use crate::acpi;
+use crate::boot::{self, Entry};
+use crate::config::VmConfig;
+use crate::cpuid::{self, Shown, Topology};
+use crate::kvm::{Host, KvmError, Optional, Vcpu, Vm};
+use crate::vcpu::entry;
+use crate::vcpu::thread::Buses;
+use crate::{layout, memory};
+
+/// How long a vCPU waits for a reader of the console that does not keep up, before bytes are lost.
+const CONSOLE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A machine that is ready to run.
+pub(super) struct Assembly {
+    pub(super) vm: Arc<Vm>,
+    pub(super) vcpus: Vec<Vcpu>,
+    pub(super) buses: Arc<Buses>,
+    pub(super) serial: Arc<Mutex<Serial>>,
+    pub(super) events: Arc<Mutex<Ged>>,
+    pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
+}
+
+/// Those of the fixed devices that the event loop drives.
+struct Driven {
+    serial: Arc<Mutex<Serial>>,
+    events: Arc<Mutex<Ged>>,
+}
+
+/// Builds the machine that `config` describes, with its kernel loaded and its first vCPU at the kernel's entry.
+pub(super) fn boot(config: VmConfig) -> Result<Assembly, MachineError> {
+    // What the configuration may be wrong about comes first, before anything is made.
+    let inventory = inventory::list(config.disks, config.vsock, config.entropy);
+    let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
+
+    let host = Host::open()?;
+    let optional = host.optional();
+    let memory = memory::create(config.memory)?;
+    let vm = Vm::create(&host, memory.clone(), optional).map_err(|error| explain(&host, error))?;
+    let vm = Arc::new(vm);
+
+    let slots: Vec<_> = (0..devices.len()).map(inventory::slot).collect();
+    let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots)?;
+    let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;
+    VmGenId::new(&memory, GuestAddress(layout::GENERATION_ID)).map_err(assembly)?;
+
+    let vcpus = vcpus(&host, &vm, config.topology, optional, entry)?;
+    let mut board = Board::new(vm.clone());
+    let Driven { serial, events } = board.fixed_devices()?;
+    let mut transports = Vec::with_capacity(devices.len());
+    for (device, slot) in devices.into_iter().zip(slots) {
+        let transport = MmioTransport::new(device, memory.clone(), board.pin(slot.pin)).map_err(assembly)?;
+        let transport = Arc::new(Mutex::new(transport));
+        board.memory("virtio", slot.address, layout::VIRTIO_SIZE, transport.clone())?;
+        transports.push(transport);
+    }
+    Ok(Assembly {
+        vm,
+        vcpus,
+        buses: Arc::new(board.buses),
+        serial,
+        events,
+        transports,
+    })
+}
+
+/// All vCPUs, the first at `entry`; the others wait for the guest to start them.
+fn vcpus(
+    host: &Host,
+    vm: &Vm,
+    topology: Topology,
+    optional: Optional,
+    entry: Entry,
+) -> Result<Vec<Vcpu>, MachineError> {
+    let shown = Shown {
+        topology,
+        tsc_deadline: optional.tsc_deadline,
+    };
+    let mut entries = cpuid::common(host.supported_cpuid()?.as_slice(), shown);
+    let mut vcpus = Vec::with_capacity(topology.vcpus().into());
+    for index in 0..topology.vcpus() {
+        let vcpu = vm.create_vcpu(index)?;
+        cpuid::personalise(&mut entries, topology, index);
+        let cpuid = CpuId::from_entries(&entries).map_err(|error| assembly(format!("CPUID: {error:?}")))?;
+        vcpu.set_cpuid(&cpuid)?;
+        vcpu.set_msrs(&entry::MSRS)?;
+        if index == 0 {
+            entry::write_tables(vm.memory(), entry).map_err(assembly)?;
+            let special = entry::special(vcpu.special_registers()?, entry);
+            vcpu.set_registers(&entry::general(entry), &special)?;
+        }
+        vcpus.push(vcpu);
+    }
+    Ok(vcpus)
+}
+
+/// The buses and the interrupt controller, while devices are put on them.
+struct Board {
+    buses: Buses,
+    ioapic: Arc<Mutex<IoapicDevice>>,
+}
+
+impl Board {
+    fn new(sink: Arc<dyn MsiSink>) -> Self {
+        let (ports, memory) = (Bus::new(), Bus::new());
+        Self {
+            buses: Buses { ports, memory },
+            ioapic: Arc::new(Mutex::new(IoapicDevice::new(sink))),
+        }
+    }
+
+    /// The line to a pin of the I/O APIC.
+    fn pin(&self, pin: u8) -> Arc<dyn Interrupt> {
+        Arc::new(IoapicPin::new(self.ioapic.clone(), pin))
+    }
+
+    fn ports(
+        &mut self,
+        name: &str,
+        base: u64,
+        length: u64,
+        device: SharedDevice,
+    ) -> Result<(), MachineError> {
+        self.buses
+            .ports
+            .insert(name, base, length, device)
+            .map_err(assembly)
+    }
+
+    fn memory(
+        &mut self,
+        name: &str,
+        base: u64,
+        length: u64,
+        device: SharedDevice,
+    ) -> Result<(), MachineError> {
+        self.buses
+            .memory
+            .insert(name, base, length, device)
+            .map_err(assembly)
+    }
+
+    /// What every machine has.
+    fn fixed_devices(&mut self) -> Result<Driven, MachineError> {
+        let output = std::io::stdout().as_fd().try_clone_to_owned();
+        let output = File::from(output.map_err(MachineError::host("take standard output for the console"))?);
+        let output = Box::new(PatientWriter::new(output, CONSOLE_PATIENCE));
+        let serial = Arc::new(Mutex::new(Serial::new(self.pin(Serial::COM1_IRQ), output)));
+        let events = Arc::new(Mutex::new(Ged::new(self.pin(layout::EVENTS_PIN))));
+        let power = Arc::new(Mutex::new(AcpiPower::new()));
+        let keyboard = Arc::new(Mutex::new(I8042::new()));
+        let panic = Arc::new(Mutex::new(PvPanic::new()));
+
+        self.ports("serial port", Serial::COM1, Serial::LEN, serial.clone())?;
+        self.ports("keyboard controller", I8042::BASE, I8042::LEN, keyboard)?;
+        self.ports("panic device", PvPanic::PORT, PvPanic::LEN, panic)?;
+        self.ports("power registers", layout::POWER, AcpiPower::LEN, power)?;
+        self.memory("event device", layout::EVENTS, Ged::LEN, events.clone())?;
+        self.memory(
+            "I/O APIC",
+            IoapicDevice::BASE,
+            IoapicDevice::LEN,
+            self.ioapic.clone(),
+        )?;
+        Ok(Driven { serial, events })
+    }
+}
+
+fn assembly(error: impl std::fmt::Display) -> MachineError {
+    MachineError::Assembly(error.to_string())
+}
+
+/// Adds which capabilities are missing, if any are, to what KVM refused.
+fn explain(host: &Host, error: KvmError) -> MachineError {
+    let missing = host.missing();
+    if missing.is_empty() {
+        error.into()
+    } else {
+        MachineError::KvmLacks {
+            error,
+            missing: missing.join(", "),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The thread of one vCPU: runs the guest, carries its accesses to the buses, answers to requests.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use secovia_devices::bus::{Bus, Effect};
+use vmm_sys_util::signal::{Killable, SIGRTMIN};
+
+use super::state::{Request, RunState};
+use crate::kvm::{Stop, Vcpu, VcpuExit};
+
+/// Enough for the deepest device; the pages that are not touched cost nothing.
+const STACK: usize = 256 << 10;
+
+/// Why the guest ended, as a vCPU saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest asked for it through a device.
+    Effect(Effect),
+    /// The guest's processor stopped by itself, or KVM did.
+    Stop(Stop),
+    /// KVM_RUN failed.
+    Failed(String),
+}
+
+/// The two address spaces of the machine.
+#[derive(Clone, Default)]
+pub struct Buses {
+    /// Ports.
+    pub ports: Bus,
+    /// Memory-mapped registers.
+    pub memory: Bus,
+}
+
+/// Told of the first ending; called on the vCPU's thread with no lock held.
+pub trait Listener: Send + Sync {
+    /// The guest has ended.
+    fn ended(&self, ending: Ending);
+}
+
+/// What the machine wants, for all of its vCPUs.
+#[derive(Debug)]
+pub struct Control {
+    request: Mutex<Request>,
+    changed: Condvar,
+}
+
+impl Control {
+    /// Starts out with `request`.
+    pub fn new(request: Request) -> Self {
+        Self {
+            request: Mutex::new(request),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Request> {
+        // A plain value: nothing can be half-done.
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> Request {
+        *self.lock()
+    }
+
+    fn wait_while(&self, request: Request) -> Request {
+        *self
+            .changed
+            .wait_while(self.lock(), |now| *now == request)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, request: Request) {
+        *self.lock() = request;
+        self.changed.notify_all();
+    }
+}
+
+/// All vCPUs' threads.
+pub struct Threads {
+    control: Arc<Control>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts one thread for each vCPU, which runs at once.
+    pub fn start(vcpus: Vec<Vcpu>, buses: &Arc<Buses>, listener: &Arc<dyn Listener>) -> io::Result<Self> {
+        let control = Arc::new(Control::new(Request::Run));
+        let mut threads = Self {
+            control,
+            handles: Vec::with_capacity(vcpus.len()),
+        };
+        for (index, mut vcpu) in vcpus.into_iter().enumerate() {
+            let (control, buses, listener) = (threads.control.clone(), buses.clone(), listener.clone());
+            let handle = Builder::new()
+                .name(format!("vcpu{index}"))
+                .stack_size(STACK)
+                .spawn(move || vcpu.on_this_thread(|vcpu| live(vcpu, &control, &buses, &*listener)))?;
+            threads.handles.push(handle);
+        }
+        Ok(threads)
+    }
+
+    /// Asks all vCPUs for something, and fetches them from the guest so that they hear it.
+    pub fn request(&self, request: Request) {
+        self.control.set(request);
+        for handle in &self.handles {
+            if let Err(error) = handle.kill(SIGRTMIN()) {
+                log::debug!("signal {:?}: {error}", handle.thread().name());
+            }
+        }
+    }
+
+    /// Ends all vCPUs and waits for them.
+    pub fn finish(mut self) {
+        self.request(Request::Finish);
+        for handle in self.handles.drain(..) {
+            // A panic has been printed by the thread itself; there is nothing to add.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// A vCPU's whole life.
+fn live(vcpu: &mut Vcpu, control: &Control, buses: &Buses, listener: &dyn Listener) {
+    let mut state = RunState::Paused.on_request(control.current());
+    loop {
+        state = match state {
+            RunState::Running => match execute(vcpu, buses) {
+                None => {
+                    // Cleared before the request is read: a request that comes in between kicks again.
+                    vcpu.clear_kick();
+                    state.on_request(control.current())
+                }
+                Some(ending) => {
+                    listener.ended(ending);
+                    RunState::Finished
+                }
+            },
+            RunState::Paused => state.on_request(control.wait_while(Request::Pause)),
+            RunState::Finished => break,
+        }
+    }
+}
+
+/// Runs the guest until it ends, or until the thread is interrupted (`None`).
+fn execute(vcpu: &mut Vcpu, buses: &Buses) -> Option<Ending> {
+    loop {
+        let effect = match vcpu.run() {
+            Ok(VcpuExit::PortWrite { port, accesses }) => {
+                let effects = accesses.map(|data| buses.ports.write(port.into(), data));
+                effects.fold(
+                    Effect::None,
+                    |first, effect| if first == Effect::None { effect } else { first },
+                )
+            }
+            Ok(VcpuExit::PortRead { port, accesses }) => {
+                accesses.for_each(|data| read(&buses.ports, port.into(), data));
+                Effect::None
+            }
+            Ok(VcpuExit::MemoryWrite(address, data)) => buses.memory.write(address, data),
+            Ok(VcpuExit::MemoryRead(address, data)) => {
+                read(&buses.memory, address, data);
+                Effect::None
+            }
+            Ok(VcpuExit::Interrupted) => return None,
+            Ok(VcpuExit::Stop(stop)) => return Some(Ending::Stop(stop)),
+            Err(error) => return Some(Ending::Failed(error.to_string())),
+        };
+        if effect != Effect::None {
+            return Some(Ending::Effect(effect));
+        }
+    }
+}
+
+/// A read; where no device answers, no line is pulled down, and all bits read as one.
+fn read(bus: &Bus, address: u64, data: &mut [u8]) {
+    if !bus.read(address, data) {
+        data.fill(0xff);
+    }
+}

@@ -1,0 +1,299 @@
+# The guests' code. See code.rs for the state in which they are entered; braces are constants of machine.rs.
+
+# Prints `length` bytes at `address`, one port write for each.
+.macro PRINT address, length
+    lea rsi, [rip + \address]
+    PRINT_RSI \length
+.endm
+.macro PRINT_RSI length
+    mov edx, {serial}
+    mov ecx, \length
+21:  outsb
+    dec ecx
+    jnz 21b
+.endm
+# Resets through the keyboard controller.
+.macro RESET
+    mov al, 0xfe
+    out {keyboard}, al
+    HALT
+.endm
+.macro POWER_OFF
+    mov edx, {sleep_control}
+    mov al, {sleep_s5}
+    out dx, al
+    HALT
+.endm
+.macro HALT
+21:  cli
+    hlt
+    jmp 21b
+.endm
+# Maps the two megabytes at 3 GiB (virtio, events) and those of the I/O and local APICs, one to one, uncached,
+# with a page directory of our own at 0x28_0000.
+.macro MAP_DEVICES
+    mov rax, cr3
+    mov rax, [rax]    # the first entry of the top level
+    and rax, -4096
+    mov qword ptr [rax + 3 * 8], 0x280003    # its fourth gigabyte
+    mov edi, 0x280000
+    mov eax, 0xc000009b
+    mov [rdi], rax
+    mov eax, 0xfec0009b
+    mov [rdi + 8 * 502], rax
+    mov eax, 0xfee0009b
+    mov [rdi + 8 * 503], rax
+    mov rax, cr3
+    mov cr3, rax
+.endm
+# Writes pairs of (register, value) from `table` to the first virtio device, up to a register of 0xffff.
+.macro VIRTIO_WRITES table
+    lea rsi, [rip + \table]
+    mov edi, {virtio}
+21:  lodsd
+    cmp eax, 0xffff
+    je 22f
+    mov ebx, eax
+    lodsd
+    mov [rdi + rbx], eax
+    jmp 21b
+22:
+.endm
+# Queue 0 at 0x20_0000 (descriptors), 0x20_1000 (available), 0x20_2000 (used); a request that reads sector 0:
+# header at 0x20_3000, data at 0x20_4000, status at 0x20_5000. Memory is zero where it is not written here.
+.macro DISK_REQUEST
+    mov edi, 0x200000
+    mov dword ptr [rdi], 0x203000
+    mov dword ptr [rdi + 8], 16
+    mov dword ptr [rdi + 12], 0x00010001    # NEXT, 1
+    mov dword ptr [rdi + 16], 0x204000
+    mov dword ptr [rdi + 24], 512
+    mov dword ptr [rdi + 28], 0x00020003    # NEXT and WRITE, 2
+    mov dword ptr [rdi + 32], 0x205000
+    mov dword ptr [rdi + 40], 1
+    mov dword ptr [rdi + 44], 0x00000002    # WRITE
+    mov dword ptr [rdi + 0x1000], 0x00010000    # available: no flags, index 1, entry 0 is descriptor 0
+.endm
+# The register writes that bring a disk up with queue 0 of 8 descriptors, and notify it.
+.macro VIRTIO_TABLE
+    .long 0x70, 0, 0x70, 1, 0x70, 3    # reset, ACKNOWLEDGE, DRIVER
+    .long 0x24, 0, 0x20, 0, 0x24, 1, 0x20, 1    # of the features only VERSION_1
+    .long 0x70, 11    # FEATURES_OK
+    .long 0x30, 0, 0x38, 8
+    .long 0x80, 0x200000, 0x84, 0, 0x90, 0x201000, 0x94, 0, 0xa0, 0x202000, 0xa4, 0, 0x44, 1
+    .long 0x70, 15, 0x50, 0, 0xffff    # DRIVER_OK, notify
+.endm
+# Guests that end in different ways.
+.pushsection .rodata.stub_guests, "a"
+stub_hello:
+    PRINT 9f, 5
+    RESET
+9:  .ascii "stub\n"
+stub_hello_end:
+
+stub_acpi_reset:
+    PRINT 9f, 5
+    mov edx, {reset}
+    mov al, {reset_value}
+    out dx, al
+    HALT
+9:  .ascii "acpi\n"
+stub_acpi_reset_end:
+
+stub_power_off:
+    PRINT 9f, 4
+    POWER_OFF
+9:  .ascii "off\n"
+stub_power_off_end:
+
+stub_panic:
+    PRINT 9f, 6
+    mov edx, {pvpanic}
+    mov al, 1
+    out dx, al
+    HALT
+9:  .ascii "panic\n"
+stub_panic_end:
+
+stub_triple_fault:
+    PRINT 9f, 6
+    lidt [rip + 8f]
+    ud2
+    HALT
+8:  .word 0
+    .quad 0
+9:  .ascii "fault\n"
+stub_triple_fault_end:
+
+stub_idle:
+    PRINT 9f, 6
+    HALT
+9:  .ascii "ready\n"
+stub_idle_end:
+
+stub_power_button:
+    MAP_DEVICES
+    PRINT 9f, 6
+    mov edi, {events}
+3:  mov eax, [rdi]
+    test al, {power_button}
+    jz 3b
+    POWER_OFF
+9:  .ascii "ready\n"
+stub_power_button_end:
+
+stub_echo:
+    PRINT 9f, 6
+3:  mov edx, {serial} + 5    # line status
+    in al, dx
+    test al, 1    # data ready
+    jz 3b
+    mov edx, {serial}
+    in al, dx
+    out dx, al
+    RESET
+9:  .ascii "ready\n"
+stub_echo_end:
+
+stub_nothing_there:
+    mov edx, 0xcf8
+    in eax, dx
+    cmp eax, -1
+    jne 3f
+    MAP_DEVICES
+    mov edi, 0xc01ff000
+    mov dword ptr [rdi], 1
+    cmp dword ptr [rdi], -1
+    jne 3f
+    PRINT 9f, 8
+3:  RESET
+9:  .ascii "nothing\n"
+stub_nothing_there_end:
+# Guests that use a disk.
+stub_disk_read:
+    MAP_DEVICES
+    DISK_REQUEST
+    VIRTIO_WRITES 8f
+3:  cmp word ptr [0x202002], 1    # the used index
+    jne 3b
+    mov esi, 0x204000
+    PRINT_RSI 16
+    RESET
+8:
+    VIRTIO_TABLE
+stub_disk_read_end:
+
+stub_disk_interrupt:
+    MAP_DEVICES
+    DISK_REQUEST
+    mov esp, 0x270000
+# Vector 0x40: a 64-bit interrupt gate into our own code segment.
+    lea rax, [rip + 5f]
+    mov edi, 0x260400
+    mov [rdi], ax
+    mov cx, cs
+    mov [rdi + 2], cx
+    mov word ptr [rdi + 4], 0x8e00
+    shr eax, 16
+    mov [rdi + 6], ax
+    lidt [rip + 7f]
+# Local APIC on: spurious interrupt vector register, software enable.
+    mov edi, 0xfee00000
+    mov dword ptr [rdi + 0xf0], 0x1ff
+# I/O APIC: the disk's pin sends vector 0x40, edge-triggered, unmasked, to APIC 0.
+    mov edi, 0xfec00000
+    mov dword ptr [rdi], 0x10 + 2 * {pin}
+    mov dword ptr [rdi + 0x10], 0x40
+    mov dword ptr [rdi], 0x11 + 2 * {pin}
+    mov dword ptr [rdi + 0x10], 0
+    VIRTIO_WRITES 8f
+    sti
+4:  hlt
+    jmp 4b
+# The handler: nothing to come back to.
+5:  mov esi, 0x204000
+    PRINT_RSI 16
+    RESET
+7:  .word 0x40 * 16 + 15
+    .quad 0x260000
+8:
+    VIRTIO_TABLE
+stub_disk_interrupt_end:
+# Guests that need more than one mode of the processor.
+stub_second_cpu:
+# The second vCPU starts in 16-bit mode at 0x4000: copy its code there.
+    lea rsi, [rip + 7f]
+    mov edi, 0x4000
+    mov ecx, 64
+    rep movsb
+# x2APIC mode, so that the local APIC needs no mapping; then INIT and two STARTUPs to APIC 1.
+    mov ecx, 0x1b
+    rdmsr
+    or eax, 0xc00
+    wrmsr
+    mov ecx, 0x80f
+    xor edx, edx
+    mov eax, 0x1ff
+    wrmsr
+    mov ecx, 0x830
+    mov edx, 1
+    mov eax, 0x4500
+    wrmsr
+    mov eax, 0x4604
+    wrmsr
+    wrmsr
+    HALT
+7:
+.code16
+    mov dx, {serial}
+    mov al, 'A'
+    out dx, al
+    mov al, 'P'
+    out dx, al
+    mov al, 10
+    out dx, al
+    mov al, 0xfe
+    out {keyboard}, al
+6:  hlt
+    jmp 6b
+.code64
+8:
+stub_second_cpu_end:
+# Entered by PVH: 32-bit, no paging, %ebx points to the start information, whose magic number is checked. Maps
+# the first gigabyte with tables at 0x29_0000 and goes on in 64-bit mode.
+.code32
+stub_pvh_to_long:
+    cmp dword ptr [ebx], 0x336ec578
+    jne 6f
+    mov dword ptr [0x290000], 0x291003
+    mov dword ptr [0x291000], 0x292003
+    mov edi, 0x292000
+    mov dword ptr [edi], 0x83    # the first 4 MiB are enough for every guest
+    mov dword ptr [edi + 8], 0x200083
+    mov eax, 0x290000
+    mov cr3, eax
+    mov eax, cr4
+    or eax, 0x20    # PAE
+    mov cr4, eax
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 0x100    # LME
+    wrmsr
+# A descriptor table of our own at 0x29_3000, entry 1: 64-bit code.
+    mov dword ptr [0x293008], 0x0000ffff
+    mov dword ptr [0x29300c], 0x00af9b00
+    mov dword ptr [0x293010], 0x30000017    # limit 23, low half of the base
+    mov dword ptr [0x293014], 0x00000029
+    lgdt [0x293010]
+    mov eax, cr0
+    or eax, 0x80000001
+    mov cr0, eax
+# Far jump to 8:load address + 256, where the guest's own code is.
+.byte 0xea
+.long {long_start}
+.word 8
+6:  hlt
+    jmp 6b
+stub_pvh_to_long_end:
+.code64
+.popsection

@@ -1,0 +1,102 @@
+//! Tiny guests in 64-bit assembly, each of which pokes one device and ends.
+//!
+//! A guest is a few dozen instructions, so that it runs at once even on a KVM that executes guests by software
+//! emulation. [`Guest::elf`] wraps its code in the smallest ELF file that a VMM loads as a kernel.
+//!
+//! The guests know the machine's addresses ([`machine`]); a test of the VMM holds them against its own layout.
+
+mod code;
+mod elf;
+pub mod machine;
+
+/// One guest.
+#[derive(Debug, Clone, Copy)]
+pub struct Guest {
+    /// What it does, as a file name.
+    pub name: &'static str,
+    code: fn() -> &'static [u8],
+}
+
+/// Prints `stub\n` on the serial port and resets through the keyboard controller.
+pub const HELLO: Guest = Guest::new("hello", code::hello);
+/// Prints `acpi\n` and resets through the ACPI reset register.
+pub const ACPI_RESET: Guest = Guest::new("acpi-reset", code::acpi_reset);
+/// Prints `off\n` and powers off through the ACPI sleep control register.
+pub const POWER_OFF: Guest = Guest::new("power-off", code::power_off);
+/// Prints `panic\n`, reports a panic to pvpanic and halts.
+pub const PANIC: Guest = Guest::new("panic", code::panic);
+/// Prints `fault\n` and takes an exception without a handler for it, for the handler's, or for the double fault.
+pub const TRIPLE_FAULT: Guest = Guest::new("triple-fault", code::triple_fault);
+/// Prints `ready\n` and halts with interrupts off, for ever.
+pub const IDLE: Guest = Guest::new("idle", code::idle);
+/// Prints `ready\n`, waits for the power button (polling the event device) and powers off.
+pub const POWER_BUTTON: Guest = Guest::new("power-button", code::power_button);
+/// Prints `ready\n`, copies one byte from the serial port back to it, and resets.
+pub const ECHO: Guest = Guest::new("echo", code::echo);
+/// Reads sector 0 of the first virtio device, a disk; prints its first 16 bytes and resets.
+pub const DISK_READ: Guest = Guest::new("disk-read", code::disk_read);
+/// As [`DISK_READ`], but learns of the completion by interrupt: I/O APIC, message, handler, which prints and resets.
+pub const DISK_INTERRUPT: Guest = Guest::new("disk-interrupt", code::disk_interrupt);
+/// Starts the second vCPU, which prints `AP\n` and resets.
+pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
+/// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
+pub const NOTHING_THERE: Guest = Guest::new("nothing-there", code::nothing_there);
+
+impl Guest {
+    const fn new(name: &'static str, code: fn() -> &'static [u8]) -> Self {
+        Self { name, code }
+    }
+
+    /// The guest as an ELF file.
+    pub fn elf(&self) -> Vec<u8> {
+        elf::wrap((self.code)(), machine::LOAD_ADDRESS, elf::Entry::Long)
+    }
+
+    /// The guest as an ELF file that also names a 32-bit PVH entry, where it does what `self` does in 64-bit mode:
+    /// a few instructions that switch to it come first.
+    pub fn pvh_elf(&self) -> Vec<u8> {
+        let mut whole = code::pvh_to_long().to_vec();
+        whole.resize(elf::PVH_PREFIX, 0x90);
+        whole.extend_from_slice((self.code)());
+        elf::wrap(&whole, machine::LOAD_ADDRESS, elf::Entry::Pvh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_has_code_and_a_well_formed_file() {
+        for guest in [
+            HELLO,
+            ACPI_RESET,
+            POWER_OFF,
+            PANIC,
+            TRIPLE_FAULT,
+            IDLE,
+            POWER_BUTTON,
+            ECHO,
+            DISK_READ,
+            DISK_INTERRUPT,
+            SECOND_CPU,
+            NOTHING_THERE,
+        ] {
+            let code = (guest.code)();
+            assert!(
+                (8..4096).contains(&code.len()),
+                "{}: {} bytes",
+                guest.name,
+                code.len()
+            );
+            let elf = guest.elf();
+            assert_eq!(&elf[..4], b"\x7fELF");
+            assert!(elf.ends_with(code), "{}", guest.name);
+        }
+    }
+
+    #[test]
+    fn the_switch_to_long_mode_fits_before_the_guest() {
+        assert!(code::pvh_to_long().len() <= elf::PVH_PREFIX);
+    }
+}
