@@ -323,9 +323,16 @@ fn reconfigure(driver: &mut FakeDriver, register: u64, value: u32) {
 #[test]
 fn a_ready_queue_cannot_be_moved() {
     let (mut driver, _) = driver();
-    driver.start();
+    assert!(driver.negotiate(1 << 32));
+    driver.set_up_queue(1);
+    driver.set_up_queue(0);
     let ignored = driver.transport.counters().ignored;
-    driver.write(offset::QUEUE_SEL, 0);
+    driver.write(offset::QUEUE_DESC_LOW, 0);
+    driver.write(offset::QUEUE_NUM, 1);
+    assert_eq!(driver.transport.counters().ignored, ignored + 2);
+    driver.write(offset::STATUS, 15);
+    assert_eq!(echo(&mut driver, *b"here").unwrap(), b"here");
+    let ignored = driver.transport.counters().ignored;
     driver.write(offset::QUEUE_DESC_LOW, 0);
     driver.write(offset::QUEUE_NUM, 1);
     driver.write(offset::QUEUE_READY, 1);
