@@ -9,6 +9,7 @@ pub mod guest;
 pub mod images;
 pub mod lifecycle;
 pub mod logs;
+pub mod node;
 pub mod process;
 pub mod reconcile;
 pub mod records;

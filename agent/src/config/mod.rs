@@ -163,35 +163,46 @@ impl Config {
 
     /// Looks whether the files that the configuration names can be used: the first that cannot.
     pub fn check_files(&self, path: &Path) -> Result<(), ConfigError> {
-        let wrong = |key, problem| ConfigError::Value {
-            path: path.to_path_buf(),
-            key,
-            problem,
-        };
-        for (key, file) in [
+        match self.unusable_files().into_iter().next() {
+            None => Ok(()),
+            Some((key, problem)) => Err(ConfigError::Value {
+                path: path.to_path_buf(),
+                key,
+                problem,
+            }),
+        }
+    }
+
+    /// What is wrong with the files that the configuration names, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let files = self.unusable_files().into_iter();
+        files
+            .map(|(key, problem)| format!("`{key}` in agent.toml {problem}"))
+            .collect()
+    }
+
+    fn unusable_files(&self) -> Vec<(&'static str, String)> {
+        [
             ("vmm", &self.vmm),
             ("kernel", &self.kernel),
             ("initrd", &self.initrd),
-        ] {
-            let metadata = fs::metadata(file).map_err(|error| {
-                wrong(
-                    key,
-                    format!(
-                        "names {}: {error}; install it or correct the path",
-                        file.display()
-                    ),
-                )
-            })?;
-            if !metadata.is_file() {
-                let problem = format!("names {}, which is not a regular file", file.display());
-                return Err(wrong(key, problem));
-            }
-            if key == "vmm" && metadata.permissions().mode() & 0o111 == 0 {
-                let problem = format!("names {}, which is not executable; chmod 755 it", file.display());
-                return Err(wrong(key, problem));
-            }
+        ]
+        .into_iter()
+        .filter_map(|(key, file)| Some((key, unusable(file, key == "vmm")?)))
+        .collect()
+    }
+}
+
+/// Why a file cannot be used.
+fn unusable(file: &Path, executable: bool) -> Option<String> {
+    let shown = file.display();
+    match fs::metadata(file) {
+        Err(error) => Some(format!("names {shown}: {error}; install it or correct the path")),
+        Ok(metadata) if !metadata.is_file() => Some(format!("names {shown}, which is not a regular file")),
+        Ok(metadata) if executable && metadata.permissions().mode() & 0o111 == 0 => {
+            Some(format!("names {shown}, which is not executable; chmod 755 it"))
         }
-        Ok(())
+        Ok(_) => None,
     }
 }
 

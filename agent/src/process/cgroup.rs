@@ -108,15 +108,6 @@ impl Cgroups {
             .unwrap_or_default()
     }
 
-    /// The VM's CPU time in microseconds and its memory in bytes, where it has a group.
-    pub fn usage(&self, id: VmId) -> Option<(u64, u64)> {
-        let group = self.group(id)?;
-        let cpu = fs::read_to_string(group.join("cpu.stat")).ok()?;
-        let cpu = cpu.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
-        let memory = fs::read_to_string(group.join("memory.current")).ok()?;
-        Some((cpu.parse().ok()?, memory.trim_end().parse().ok()?))
-    }
-
     fn group(&self, id: VmId) -> Option<PathBuf> {
         Some(self.slice.as_ref()?.join(id.to_string()))
     }

@@ -6,10 +6,13 @@ mod launch;
 mod place;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod vmm;
 
 pub use cgroup::{Cgroups, Limits};
 pub use identity::{Found, find_by_pid_files, find_by_scan, is_vmm};
 pub use launch::{LaunchError, launch};
 pub use place::Place;
+pub(crate) use place::{entries, make_private_dir};
+pub use usage::Usage;
 pub use vmm::{Ended, Vmm};

@@ -265,10 +265,6 @@ fn control_groups_are_used_where_they_are() {
     );
     assert_eq!(fs::read_to_string(group.join("cpu.weight")).unwrap(), "200");
     assert_eq!(cgroups.list(), [id]);
-    assert_eq!(cgroups.usage(id), None);
-    fs::write(group.join("cpu.stat"), "usage_usec 12\nuser_usec 3\n").unwrap();
-    fs::write(group.join("memory.current"), "4096\n").unwrap();
-    assert_eq!(cgroups.usage(id), Some((12, 4096)));
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub enum Begin {
     Lost,
     /// The record is at rest or waits for its time.
     Keep,
+    /// The record is at rest, and is started with the agent.
+    Start,
 }
 
 /// What a VM is asked to do.
@@ -159,6 +161,7 @@ impl Actor {
             Begin::Steps(steps) => self.carry_out(steps).await,
             Begin::Adopt(found) => self.adopt(found).await,
             Begin::Lost => self.happen(lost()).await,
+            Begin::Start => self.happen(Event::Start).await,
             Begin::Keep => {
                 if let State::BackOff { until_ms, .. } = self.record.life.state {
                     // A clock that was set back must not make this wait for ages.
@@ -190,22 +193,25 @@ impl Actor {
     }
 
     async fn command(&mut self, command: Command, reply: Reply) {
-        let state = &self.record.life.state;
-        let active = match state {
-            State::Starting => Some("starting"),
-            State::Running => Some("running"),
-            State::Stopping { .. } => Some("stopping"),
-            State::Created | State::Exited { .. } | State::Failed(_) | State::BackOff { .. } => None,
+        let word = self.record.state_word();
+        let (runs, active) = match self.record.life.state {
+            State::Starting | State::Running | State::Stopping { .. } => (true, true),
+            State::BackOff { .. } => (false, true),
+            State::Created | State::Exited { .. } | State::Failed(_) => (false, false),
         };
-        let event = match (command, active) {
-            (Command::Start, Some(word)) | (Command::Remove { force: false }, Some(word)) => {
+        let event = match command {
+            Command::Start if runs => {
                 let _ = reply.send(Err(CommandError::Active(word)));
                 return;
             }
-            (Command::Start, None) => Event::Start,
-            (Command::Stop { grace_ms }, _) => Event::Stop { grace_ms },
-            (Command::Kill, _) => Event::Kill,
-            (Command::Remove { .. }, _) => return self.remove_on_request(reply).await,
+            Command::Remove { force: false } if active => {
+                let _ = reply.send(Err(CommandError::Active(word)));
+                return;
+            }
+            Command::Start => Event::Start,
+            Command::Stop { grace_ms } => Event::Stop { grace_ms },
+            Command::Kill => Event::Kill,
+            Command::Remove { .. } => return self.remove_on_request(reply).await,
         };
         let (life, steps) = advance(&self.record.life, &event, now_ms(), &self.context.config.backoff);
         if let Err(error) = self.record_life(life) {

@@ -1,0 +1,132 @@
+//! Whether what is asked for can be.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use nix::sys::statvfs::statvfs;
+use secovia_agent_api::{ErrorCode, VmCreate};
+
+use super::NodeError;
+
+const CPUS_MAX: u8 = 32;
+const MEMORY_MIN_MIB: u64 = 64;
+const DISK_MIN_MIB: u64 = 16;
+const NAME_MAX: usize = 63;
+
+/// Checks a request against what a VM may be and what the host has.
+pub(super) fn create(create: &VmCreate, state_dir: &Path) -> Result<(), NodeError> {
+    if let Some(name) = create.name.as_deref().filter(|name| !is_vm_name(name)) {
+        return Err(bad(format!(
+            "`name` is {name:?}; use 1 to {NAME_MAX} of a-z, 0-9 and `-`, no `-` at an end, not 16 hexadecimal digits"
+        )));
+    }
+    if !(1..=CPUS_MAX).contains(&create.cpus) {
+        return Err(bad(format!("`cpus` is {}; use 1 to {CPUS_MAX}", create.cpus)));
+    }
+    if create.memory_mib < MEMORY_MIN_MIB {
+        return Err(bad(format!(
+            "`memory_mib` is {}; use at least {MEMORY_MIN_MIB}",
+            create.memory_mib
+        )));
+    }
+    if let Some(disk) = create.disk_mib.filter(|disk| *disk < DISK_MIN_MIB) {
+        return Err(bad(format!("`disk_mib` is {disk}; use at least {DISK_MIN_MIB}")));
+    }
+    if create.command.first().is_some_and(String::is_empty) {
+        return Err(bad("`command` begins with an empty word; name a program".into()));
+    }
+    if create
+        .command
+        .iter()
+        .chain(create.env.values())
+        .any(|text| text.contains('\0'))
+    {
+        return Err(bad(
+            "`command` or `env` has a zero byte; no program can get that".into()
+        ));
+    }
+    if let Some(key) = create
+        .env
+        .keys()
+        .find(|key| key.is_empty() || key.contains(['=', '\0']))
+    {
+        return Err(bad(format!(
+            "`env` has the key {key:?}; a key is not empty and has no `=` or zero byte"
+        )));
+    }
+    if let Some(dir) = create.working_dir.as_deref().filter(|dir| !dir.starts_with('/')) {
+        return Err(bad(format!("`working_dir` is {dir:?}; give an absolute path")));
+    }
+    host_has(create, state_dir)
+}
+
+fn host_has(create: &VmCreate, state_dir: &Path) -> Result<(), NodeError> {
+    let cpus = thread::available_parallelism().map_or(usize::MAX, usize::from);
+    if usize::from(create.cpus) > cpus {
+        return Err(scarce(format!("`cpus` is {}; the host has {cpus}", create.cpus)));
+    }
+    if let Some(memory) = memory_mib().filter(|memory| create.memory_mib > *memory) {
+        return Err(scarce(format!(
+            "`memory_mib` is {}; the host has {memory}",
+            create.memory_mib
+        )));
+    }
+    let free = statvfs(state_dir).map(|fs| (fs.blocks_available() * fs.fragment_size()) >> 20);
+    if let (Some(disk), Ok(free)) = (create.disk_mib, free)
+        && disk > free
+    {
+        return Err(scarce(format!(
+            "`disk_mib` is {disk}; {} has {free} free",
+            state_dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn memory_mib() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// Names are host names, and never look like an identifier.
+fn is_vm_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let looks_like_id = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !looks_like_id
+}
+
+/// A name for a VM that was given none: its image's, and a number.
+pub(super) fn made_up_name(image: &str, number: u32) -> String {
+    let stem: String = image
+        .chars()
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(NAME_MAX - 7)
+        .collect();
+    let stem = stem.trim_matches('-');
+    format!(
+        "{}-{:06x}",
+        if stem.is_empty() { "vm" } else { stem },
+        number & 0xff_ffff
+    )
+}
+
+fn bad(message: String) -> NodeError {
+    NodeError::new(ErrorCode::BadRequest, message)
+}
+
+fn scarce(message: String) -> NodeError {
+    NodeError::new(ErrorCode::InsufficientResources, message)
+}

@@ -1,0 +1,232 @@
+//! The start of an agent: the state directory is taken, and records and host are made to agree.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::config::Config;
+use crate::images::{ImageError, ImageStore};
+use crate::lifecycle::{self, Life};
+use crate::process::{
+    Cgroups, Found, Place, entries, find_by_pid_files, find_by_scan, is_vmm, make_private_dir,
+};
+use crate::reconcile::{self, Observed, Step};
+use crate::records::{Record, Store, StoreError, VmId};
+use crate::supervisor::{Begin, Context};
+use crate::sys;
+
+/// How long a VMM may take to go after SIGKILL.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another agent has the state directory.
+    #[error(
+        "state directory {dir} is in use by another agent{}; end that one or set another `state_dir`",
+        .pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// The other agent's process, as it says.
+        pid: Option<u32>,
+    },
+    /// A file or directory cannot be used.
+    #[error(
+        "{operation} {path}: {source}; the agent runs as root, or needs directories of its own in agent.toml"
+    )]
+    File {
+        /// What was to be done.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The records cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The images cannot be read.
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    /// A VMM without a record cannot be ended.
+    #[error("end VMM {pid} of {id}, which has no record: {source}")]
+    End {
+        /// Its process.
+        pid: u32,
+        /// Its VM.
+        id: VmId,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What an agent starts with.
+pub(super) struct Opened {
+    pub(super) context: Context,
+    pub(super) lock: Flock<File>,
+    pub(super) vms: Vec<(Record, Begin)>,
+}
+
+pub(super) fn open(config: Config) -> Result<Opened, OpenError> {
+    let private = |path: &Path| make_private_dir(path).map_err(failed("make directory", path));
+    private(&config.state_dir)?;
+    // Members of the group pass through this one to the socket.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&config.runtime_dir)
+        .map_err(failed("make directory", &config.runtime_dir))?;
+    private(&Place::runtimes(&config.runtime_dir))?;
+    private(&Place::states(&config.state_dir))?;
+    let lock = take_lock(&config.state_dir)?;
+    let store = Store::open(&config.state_dir.join("records.redb"))?;
+    let images = ImageStore::open(&config.state_dir.join("images"))?;
+    let cgroups = Cgroups::detect();
+    let context = Context {
+        config,
+        store,
+        images,
+        cgroups,
+    };
+    let records = context.store.all()?;
+    let observed = observe(&context)?;
+    let lives: Vec<(VmId, &Life)> = records.iter().map(|record| (record.id, &record.life)).collect();
+    let plan = reconcile::plan(&lives, &observed);
+    let vms = carry_out(&context, records, plan)?;
+    Ok(Opened { context, lock, vms })
+}
+
+fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            let pid = file
+                .read_to_string(&mut text)
+                .ok()
+                .and_then(|_| text.trim_end().parse().ok());
+            return Err(OpenError::Locked {
+                dir: dir.to_path_buf(),
+                pid,
+            });
+        }
+        Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
+    };
+    let mut write = || -> io::Result<()> {
+        lock.set_len(0)?;
+        lock.rewind()?;
+        writeln!(lock, "{}", std::process::id())
+    };
+    write().map_err(failed("write", &path))?;
+    Ok(lock)
+}
+
+fn observe(context: &Context) -> Result<Observed, OpenError> {
+    let config = &context.config;
+    let runtimes = Place::runtimes(&config.runtime_dir);
+    let states = Place::states(&config.state_dir);
+    let mut vmms = find_by_pid_files(&config.vmm, &config.runtime_dir)
+        .map_err(failed("read pid files in", &runtimes))?;
+    vmms.extend(find_by_scan(&config.vmm, &config.runtime_dir).map_err(failed("read", Path::new("/proc")))?);
+    Ok(Observed {
+        vmms,
+        runtimes: entries(&runtimes).map_err(failed("read", &runtimes))?,
+        states: entries(&states).map_err(failed("read", &states))?,
+        cgroups: context.cgroups.list(),
+    })
+}
+
+/// Carries the plan out as far as it concerns the host, and says what each VM's task begins with.
+fn carry_out(
+    context: &Context,
+    records: Vec<Record>,
+    plan: Vec<Step>,
+) -> Result<Vec<(Record, Begin)>, OpenError> {
+    let mut records: BTreeMap<VmId, Record> = records.into_iter().map(|record| (record.id, record)).collect();
+    let mut vms = Vec::new();
+    let mut begin = |id: VmId, begin: Begin| {
+        if let Some(record) = records.remove(&id) {
+            vms.push((record, begin));
+        }
+    };
+    for step in plan {
+        match step {
+            Step::End(found) => end(context, found)?,
+            Step::ClearRuntime(id) => {
+                let place = context.place(id);
+                place.clear_runtime().map_err(failed("remove", &place.runtime))?;
+            }
+            Step::ClearState(id) => {
+                let place = context.place(id);
+                place.clear_state().map_err(failed("remove", &place.state))?;
+            }
+            Step::ClearCgroup(id) => context.cgroups.remove(id),
+            Step::Adopt(found) => begin(found.id, Begin::Adopt(found)),
+            Step::Lost(id) => begin(id, Begin::Lost),
+            Step::Keep(id) => begin(id, Begin::Keep),
+            Step::Remove(id) => begin(id, Begin::Steps(vec![lifecycle::Step::Remove])),
+            Step::Start(id) => begin(id, Begin::Start),
+        }
+    }
+    Ok(vms)
+}
+
+/// Ends a VMM and waits until it is gone.
+fn end(context: &Context, found: Found) -> Result<(), OpenError> {
+    let config = &context.config;
+    log::warn!(
+        "VMM {} of {} has no record that stands for it: ended",
+        found.pid,
+        found.id
+    );
+    let failed = |source| OpenError::End {
+        pid: found.pid,
+        id: found.id,
+        source,
+    };
+    let pidfd = match sys::pidfd_open(found.pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let still_there = || is_vmm(found, &config.vmm, &config.runtime_dir);
+    if !still_there() {
+        return Ok(());
+    }
+    sys::pidfd_kill(&pidfd, libc::SIGKILL).map_err(failed)?;
+    let begun = Instant::now();
+    while still_there() {
+        if begun.elapsed() > END_TIME {
+            return Err(failed(io::ErrorKind::TimedOut.into()));
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_path_buf();
+    move |source| OpenError::File {
+        operation,
+        path,
+        source,
+    }
+}
