@@ -4,10 +4,12 @@
 //! `records`, `images`, `logs`, `guest` and `process` (what a step touches), and the pure cores `lifecycle` and
 //! `reconcile`, which touch nothing.
 
+pub mod api;
 pub mod config;
 pub mod guest;
 pub mod images;
 pub mod lifecycle;
+pub mod logger;
 pub mod logs;
 pub mod node;
 pub mod process;

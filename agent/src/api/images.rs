@@ -1,0 +1,53 @@
+//! Routes of the images.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use secovia_agent_api::{ErrorBody, ImageImport, ImageInfo, route};
+
+use super::ApiError;
+use super::body::Body;
+use crate::node::Node;
+
+/// All images, by name.
+#[utoipa::path(get, path = route::IMAGES, tag = "images", responses((status = 200, body = [ImageInfo])))]
+pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<ImageInfo>>, ApiError> {
+    Ok(Json(node.images()?))
+}
+
+/// Takes an image directory of the agent's host into the store, and checks every byte of it.
+#[utoipa::path(
+    post, path = route::IMAGES, tag = "images", request_body = ImageImport,
+    responses(
+        (status = 201, body = ImageInfo),
+        (status = 400, description = "The directory or its manifest is wrong.", body = ErrorBody),
+        (status = 409, description = "A microVM uses an image of this name.", body = ErrorBody),
+    )
+)]
+pub(super) async fn import(
+    State(node): State<Arc<Node>>,
+    Body(request): Body<ImageImport>,
+) -> Result<(StatusCode, Json<ImageInfo>), ApiError> {
+    let image = node.import_image(FilePath::new(&request.path)).await?;
+    Ok((StatusCode::CREATED, Json(image)))
+}
+
+/// Removes an image that no microVM uses.
+#[utoipa::path(
+    delete, path = route::IMAGE, tag = "images", params(("image" = String, Path, description = "Its name.")),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "A microVM uses it.", body = ErrorBody),
+    )
+)]
+pub(super) async fn remove(
+    State(node): State<Arc<Node>>,
+    Path(image): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    node.remove_image(&image).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,138 @@
+//! Who may use the API: root, the agent's own user, and the members of one group.
+
+use std::fs;
+use std::sync::Arc;
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
+use secovia_agent_api::ErrorCode;
+
+use super::{ApiError, Socket};
+use crate::sys;
+
+/// Who is at the other end of a connection, as the kernel says: it noted that when the connection was made.
+#[derive(Debug, Clone)]
+pub(super) struct Peer(Option<Arc<Credentials>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Credentials {
+    uid: u32,
+    groups: Vec<u32>,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    own_uid: u32,
+    group: Option<u32>,
+    group_name: String,
+}
+
+impl Connected<IncomingStream<'_, Socket>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Socket>) -> Self {
+        let stream = stream.io();
+        let credentials = stream.peer_cred().and_then(|peer| {
+            let mut groups = sys::peer_groups(stream)?;
+            groups.push(peer.gid());
+            Ok(Credentials {
+                uid: peer.uid(),
+                groups,
+            })
+        });
+        match credentials {
+            Ok(credentials) => Self(Some(Arc::new(credentials))),
+            Err(error) => {
+                log::warn!("credentials of a client: {error}");
+                Self(None)
+            }
+        }
+    }
+}
+
+impl Access {
+    /// The members of the group of this name, where the host has it.
+    pub(super) fn of_group(name: &str) -> Self {
+        Self {
+            own_uid: nix::unistd::geteuid().as_raw(),
+            group: group_id(name),
+            group_name: name.to_string(),
+        }
+    }
+
+    fn admits(&self, peer: &Credentials) -> bool {
+        peer.uid == 0
+            || peer.uid == self.own_uid
+            || self.group.is_some_and(|group| peer.groups.contains(&group))
+    }
+}
+
+/// The number of a group. Read from the file, because a static program cannot load what the C library would ask; a
+/// package makes its group there.
+pub(super) fn group_id(name: &str) -> Option<u32> {
+    find_group(&fs::read_to_string("/etc/group").ok()?, name)
+}
+
+fn find_group(file: &str, name: &str) -> Option<u32> {
+    file.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+/// Lets a request pass, or answers it.
+pub(super) async fn admit(
+    State(access): State<Access>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if peer.is_some_and(|peer| access.admits(&peer)) {
+        return next.run(request).await;
+    }
+    let message = format!(
+        "only root and members of group `{}` may use the agent",
+        access.group_name
+    );
+    ApiError::new(ErrorCode::Forbidden, message).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_the_agent_and_the_group_come_in_nobody_else() {
+        let access = Access {
+            own_uid: 500,
+            group: Some(70),
+            group_name: "secovia".into(),
+        };
+        let without_group = Access {
+            group: None,
+            ..access.clone()
+        };
+        for (uid, groups, admitted, admitted_without) in [
+            (0, vec![], true, true),
+            (500, vec![], true, true),
+            (501, vec![70], true, false),
+            (501, vec![1, 2, 70], true, false),
+            (501, vec![1, 0], false, false),
+            (70, vec![], false, false),
+        ] {
+            let peer = Credentials { uid, groups };
+            assert_eq!(access.admits(&peer), admitted, "{peer:?}");
+            assert_eq!(without_group.admits(&peer), admitted_without, "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let file = "root:x:0:\nsecovia-x:x:5:\nsecovia:x:71:ann,bob\nbroken\nsecovia2:x:6:\n";
+        assert_eq!(find_group(file, "secovia"), Some(71));
+        assert_eq!(find_group(file, "broken"), None);
+        assert_eq!(find_group(file, "none"), None);
+    }
+}
