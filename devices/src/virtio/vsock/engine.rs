@@ -43,7 +43,7 @@ impl Engine {
 
     /// Gets ready for packets.
     pub(super) fn start(&mut self) {
-        self.scratch.resize(CHUNK, 0);
+        self.scratch = vec![0; CHUNK];
     }
 
     /// Drops all streams and forgets all packets; the listener stays.

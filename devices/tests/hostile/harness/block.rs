@@ -1,4 +1,4 @@
-//! The block device under attack: by turns on a disk that it may write and on one that it may not.
+//! The block device under attack: on a disk that it may write, or on one that it may not.
 
 use std::fs;
 
@@ -32,8 +32,8 @@ impl BlockTarget {
 }
 
 impl Target for BlockTarget {
-    fn open(&mut self) -> Box<dyn VirtioDevice> {
-        self.read_only = !self.read_only;
+    fn open(&mut self, source: &mut Source<'_>) -> Box<dyn VirtioDevice> {
+        self.read_only = source.one_in(2);
         let path = self.directory.join("disk");
         // A new file: the last device may still be on its way out.
         let _ = fs::remove_file(&path);

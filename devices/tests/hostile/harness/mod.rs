@@ -19,6 +19,7 @@ pub mod source;
 pub mod transport;
 pub mod vsock;
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,7 +34,7 @@ use source::Source;
 /// A device under attack.
 pub trait Target {
     /// A new device, and whatever it needs on the host.
-    fn open(&mut self) -> Box<dyn VirtioDevice>;
+    fn open(&mut self, source: &mut Source<'_>) -> Box<dyn VirtioDevice>;
 
     /// A request for queue `queue` that the device could serve, its bytes in memory; where its descriptors lead
     /// may be spoiled afterwards.
@@ -68,7 +69,7 @@ pub struct Totals {
 
 /// One episode: up to `steps` steps, or until the source is empty.
 pub fn episode(target: &mut dyn Target, arena: &Arena, source: &mut Source<'_>, steps: u64) -> Totals {
-    let mut driver = Driver::new(target.open(), arena.clear());
+    let mut driver = Driver::new(target.open(source), arena.clear());
     driver.set_temper(source);
     driver.bring_up(source, true);
     let mut totals = Totals::default();
@@ -85,6 +86,17 @@ pub fn episode(target: &mut dyn Target, arena: &Arena, source: &mut Source<'_>, 
     target.check(&mut driver);
     arena.check();
     totals
+}
+
+/// One episode from a fuzzer's bytes. What the host lends is made once: a fuzzer calls this thousands of times a second.
+pub fn fuzz<T: Target + 'static>(data: &[u8], make: impl FnOnce() -> T) {
+    thread_local! {
+        static WORLD: RefCell<Option<(Box<dyn Target>, Arena)>> = const { RefCell::new(None) };
+    }
+    WORLD.with_borrow_mut(|world| {
+        let (target, arena) = world.get_or_insert_with(|| (Box::new(make()), Arena::new()));
+        episode(target.as_mut(), arena, &mut Source::Bytes(data), u64::MAX);
+    });
 }
 
 /// Steps of one episode in the tests.

@@ -12,7 +12,7 @@ use super::source::Source;
 pub struct RngTarget;
 
 impl Target for RngTarget {
-    fn open(&mut self) -> Box<dyn VirtioDevice> {
+    fn open(&mut self, _source: &mut Source<'_>) -> Box<dyn VirtioDevice> {
         Box::new(Rng::new())
     }
 

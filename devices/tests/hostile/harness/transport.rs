@@ -159,7 +159,7 @@ impl TransportTarget {
 }
 
 impl Target for TransportTarget {
-    fn open(&mut self) -> Box<dyn VirtioDevice> {
+    fn open(&mut self, _source: &mut Source<'_>) -> Box<dyn VirtioDevice> {
         Box::new(Probe {
             life: Life::New,
             chain: Chain::new(),

@@ -24,6 +24,8 @@ const TX: u64 = 0x1_0000_0000;
 /// The port at which the host's service listens.
 const SERVICE: u32 = 80;
 const MAX_PEERS: usize = 48;
+/// What a peer of the host's writes.
+static NOISE: [u8; 300_000] = [b'x'; 300_000];
 
 pub struct VsockTarget {
     directory: Directory,
@@ -134,7 +136,7 @@ impl VsockTarget {
 }
 
 impl Target for VsockTarget {
-    fn open(&mut self) -> Box<dyn VirtioDevice> {
+    fn open(&mut self, _source: &mut Source<'_>) -> Box<dyn VirtioDevice> {
         self.peers.clear();
         while self.service.accept().is_ok() {}
         Box::new(Vsock::new(CID, self.directory.join("vsock")).unwrap())
@@ -188,7 +190,7 @@ impl Target for VsockTarget {
                 match action {
                     2 | 3 => {
                         let len = source.pick(&[1, 100, 10_000, 300_000]);
-                        let _ = peer.write(&vec![b'x'; len]);
+                        let _ = peer.write(&NOISE[..len]);
                     }
                     4 | 5 => {
                         let mut bytes = vec![0; 50_000];
