@@ -48,6 +48,9 @@ pub trait Target {
     /// Something happens on the host's side; the event loop is called afterwards.
     fn host(&mut self, _source: &mut Source<'_>) {}
 
+    /// The episode is over: the host's side stops what it was at.
+    fn calm(&mut self) {}
+
     /// After an episode: a driver that behaves finds the device in working order. The driver has reset it.
     fn check(&mut self, driver: &mut Driver);
 }
@@ -82,6 +85,7 @@ pub fn episode(target: &mut dyn Target, arena: &Arena, source: &mut Source<'_>, 
     totals.needs_reset = counters.needs_reset;
     totals.ignored = counters.ignored;
     totals.answered = driver.answered();
+    target.calm();
     driver.recover();
     target.check(&mut driver);
     arena.check();

@@ -2,8 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use secovia_devices::GuestMemory;
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::vsock::Vsock;
@@ -55,10 +57,13 @@ impl VsockTarget {
         }
     }
 
-    fn connect(&mut self) -> Option<UnixStream> {
-        let client = UnixStream::connect(self.directory.join("vsock")).ok()?;
-        client.set_nonblocking(true).ok()?;
-        Some(client)
+    /// Connects, if the device's backlog has room: while no driver is there, nobody empties it.
+    fn connect(&self) -> Option<UnixStream> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let client = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        let address = UnixAddr::new(&self.directory.join("vsock")).unwrap();
+        connect(client.as_raw_fd(), &address).ok()?;
+        Some(client.into())
     }
 
     /// The addresses of a packet that came, turned round, or of one that nobody sent.
@@ -209,11 +214,11 @@ impl Target for VsockTarget {
         }
     }
 
-    fn check(&mut self, driver: &mut Driver) {
+    fn calm(&mut self) {
         self.peers.clear();
-        driver.handle_host();
-        // Clients that were still waiting gave rise to requests, and may do so until they are found gone; those
-        // go first.
+    }
+
+    fn check(&mut self, driver: &mut Driver) {
         for slot in 0..RX_BUFFERS {
             driver.send(0, vec![Descriptor::writable(RX + slot * 0x2000, HEADER + 4096)]);
         }
@@ -226,8 +231,7 @@ impl Target for VsockTarget {
         };
         while next(driver).is_some() {}
         // A client gets through, and its byte too.
-        let mut client = UnixStream::connect(self.directory.join("vsock")).unwrap();
-        client.set_nonblocking(true).unwrap();
+        let mut client = self.connect().expect("a place in the backlog");
         client.write_all(b"CONNECT 1024\n!").unwrap();
         driver.handle_host();
         let (len, request) = next(driver).expect("the client's request");
