@@ -117,6 +117,9 @@ impl<'ast> Visit<'ast> for Names {
         self.inside.pop();
     }
 
+    /// `pub(super)` says who may see, it uses nothing.
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
+
     fn visit_path(&mut self, node: &'ast syn::Path) {
         let path: Path = node
             .segments

@@ -111,3 +111,13 @@ fn tests_may_look_both_ways() {
     ];
     assert_eq!(check_crate(&files), [""; 0]);
 }
+
+#[test]
+fn a_visibility_is_no_use() {
+    let files = [
+        ("", "mod v;"),
+        ("v", "mod a; fn f() { a::g() }"),
+        ("v::a", "pub(super) fn g() {}"),
+    ];
+    assert_eq!(check_crate(&files), [""; 0]);
+}
