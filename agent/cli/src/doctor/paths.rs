@@ -1,0 +1,46 @@
+//! Where the agent's configuration says that things are. Only paths are read here: all else is the agent's to judge.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Paths of the agent, the usual ones where the configuration has none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Paths {
+    pub state_dir: PathBuf,
+    pub vmm: PathBuf,
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/secovia".into(),
+            vmm: "/usr/bin/secovia-vmm".into(),
+            kernel: "/usr/lib/secovia/vmlinux".into(),
+            initrd: "/usr/lib/secovia/initrd.cpio".into(),
+        }
+    }
+}
+
+impl Paths {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.message().replace('\n', " "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_paths_win_over_the_usual_ones_and_other_keys_are_the_agents() {
+        let paths = Paths::parse("kernel = \"/k\"\nlog_max_bytes = 5\n").unwrap();
+        assert_eq!(paths.kernel, PathBuf::from("/k"));
+        assert_eq!(paths.vmm, Paths::default().vmm);
+        assert!(Paths::parse("kernel = 5").is_err());
+        assert!(Paths::parse("kernel =").is_err());
+    }
+}
