@@ -19,8 +19,8 @@
 //! - 256 resets that wait for the guest's buffers. With that many, its packets wait too.
 //!
 //! # Layers
-//! [`credit`] and [`connection`] are one stream as plain values, [`muxer`] all of them; [`stream`], [`listener`] and
-//! [`host`] do the system calls; [`engine`] ties these together, and [`device`] ties it to the queues.
+//! `credit` and `connection` are one stream as plain values, `muxer` all of them; `stream`, `listener` and `host` do
+//! the system calls; `engine` ties these together, and `device` ties it to the queues.
 
 mod connection;
 mod credit;
