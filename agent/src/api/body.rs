@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::{Json, RequestExt};
 use serde::de::DeserializeOwned;
 
-use super::ApiError;
+use super::error::ApiError;
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);

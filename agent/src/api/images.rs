@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use secovia_agent_api::{ErrorBody, ImageImport, ImageInfo, route};
 
-use super::ApiError;
 use super::body::Body;
+use super::error::ApiError;
 use crate::node::Node;
 
 /// All images, by name.

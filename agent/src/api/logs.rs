@@ -11,8 +11,8 @@ use futures_util::stream;
 use secovia_agent_api::{ErrorBody, LogQuery, LogRecord, route};
 use tokio::task::block_in_place;
 
-use super::ApiError;
 use super::body::Parameters;
+use super::error::ApiError;
 use crate::logs::{LogReader, Selection};
 use crate::node::{self, Node, NodeError};
 use crate::supervisor::Handle;

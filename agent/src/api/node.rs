@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
 use secovia_agent_api::{Health, Version, route};
 
 use crate::node::Node;
@@ -23,8 +21,4 @@ pub(super) async fn version() -> Json<Version> {
 #[utoipa::path(get, path = route::HEALTH, tag = "node", responses((status = 200, body = Health)))]
 pub(super) async fn health(State(node): State<Arc<Node>>) -> Json<Health> {
     Json(node.health())
-}
-
-pub(super) async fn openapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], super::openapi())
 }

@@ -1,6 +1,5 @@
 //! Who may use the API: root, the agent's own user, and the members of one group.
 
-use std::fs;
 use std::sync::Arc;
 
 use axum::extract::connect_info::Connected;
@@ -10,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use secovia_agent_api::ErrorCode;
 
-use super::{ApiError, Socket};
+use super::error::ApiError;
+use super::group::group_id;
+use super::socket::Socket;
 use crate::sys;
 
 /// Who is at the other end of a connection, as the kernel says: it noted that when the connection was made.
@@ -69,19 +70,6 @@ impl Access {
     }
 }
 
-/// The number of a group. Read from the file, because a static program cannot load what the C library would ask; a
-/// package makes its group there.
-pub(super) fn group_id(name: &str) -> Option<u32> {
-    find_group(&fs::read_to_string("/etc/group").ok()?, name)
-}
-
-fn find_group(file: &str, name: &str) -> Option<u32> {
-    file.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
-    })
-}
-
 /// Lets a request pass, or answers it.
 pub(super) async fn admit(
     State(access): State<Access>,
@@ -126,13 +114,5 @@ mod tests {
             assert_eq!(access.admits(&peer), admitted, "{peer:?}");
             assert_eq!(without_group.admits(&peer), admitted_without, "{peer:?}");
         }
-    }
-
-    #[test]
-    fn a_group_is_found_by_its_whole_name() {
-        let file = "root:x:0:\nsecovia-x:x:5:\nsecovia:x:71:ann,bob\nbroken\nsecovia2:x:6:\n";
-        assert_eq!(find_group(file, "secovia"), Some(71));
-        assert_eq!(find_group(file, "broken"), None);
-        assert_eq!(find_group(file, "none"), None);
     }
 }

@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::ApiError;
+use super::error::ApiError;
 use crate::guest::{self, GuestCallError, first_frame};
 use crate::node::{self, Node, NodeError};
 use crate::supervisor::{Handle, Sessions};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::peer::group_id;
+use super::group::group_id;
 
 /// The wait after a connection could not be taken: descriptors may be scarce.
 const AGAIN: Duration = Duration::from_millis(100);

@@ -9,8 +9,8 @@ use secovia_agent_api::{
     DeleteQuery, ErrorBody, KillRequest, ListQuery, StopRequest, Vm, VmCreate, VmStats, WaitQuery, route,
 };
 
-use super::ApiError;
 use super::body::{Body, OptionalBody, Parameters};
+use super::error::ApiError;
 use crate::node::{self, Node};
 
 /// Creates a microVM, and starts it unless told otherwise. Answered as soon as its record is durable.

@@ -1,108 +1,11 @@
 //! Speaking to a guest's PID 1, over its VMM's Unix socket.
 
+mod call;
+mod error;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use call::{call, connect, open};
+pub use error::GuestCallError;
 pub use stream::{FrameStream, first_frame};
-
-use std::io;
-use std::path::Path;
-use std::time::Duration;
-
-use secovia_guest_protocol::{CodecError, Frame, GuestError, PORT, Reply, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
-
-/// How long the VMM may take to connect us to the guest. A guest whose driver is not there yet may leave us waiting,
-/// and another try reaches it sooner then.
-const CONNECT_TIME: Duration = Duration::from_millis(500);
-
-/// How long a guest may take to answer a request.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
-
-/// `OK ` and a port, with its line end.
-const GREETING_MAX: usize = 32;
-
-/// Why a guest did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum GuestCallError {
-    /// There is no way to it (yet, or any more).
-    #[error("the guest cannot be reached: {0}")]
-    Unreachable(#[source] io::Error),
-    /// It says what no guest of ours says.
-    #[error("the guest breaks the protocol: {0}")]
-    Protocol(String),
-    /// It refused.
-    #[error("the guest refused: {0}")]
-    Refused(#[source] GuestError),
-}
-
-impl From<CodecError> for GuestCallError {
-    fn from(error: CodecError) -> Self {
-        Self::Protocol(error.to_string())
-    }
-}
-
-impl From<io::Error> for GuestCallError {
-    fn from(error: io::Error) -> Self {
-        Self::Unreachable(error)
-    }
-}
-
-/// A connection to the guest's PID 1, before the first frame.
-pub async fn connect(socket: &Path) -> Result<UnixStream, GuestCallError> {
-    match timeout(CONNECT_TIME, shake_hands(socket)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-    }
-}
-
-async fn shake_hands(socket: &Path) -> Result<UnixStream, GuestCallError> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await?;
-    // Byte by byte: what follows the line is the guest's.
-    let mut line = Vec::new();
-    loop {
-        let byte = stream.read_u8().await?;
-        if byte == b'\n' {
-            break;
-        }
-        line.push(byte);
-        if line.len() > GREETING_MAX {
-            return Err(GuestCallError::Protocol(
-                "the VMM answers with a line that does not end".into(),
-            ));
-        }
-    }
-    if line.starts_with(b"OK ") {
-        Ok(stream)
-    } else {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        Err(GuestCallError::Protocol(format!("the VMM answers {line:?}")))
-    }
-}
-
-/// Opens a session with `request`: the reply, and the stream of what follows it.
-pub async fn open(socket: &Path, request: Request) -> Result<(Reply, FrameStream), GuestCallError> {
-    let mut stream = FrameStream::new(connect(socket).await?);
-    let answer = async {
-        stream.send(&Frame::Request(request)).await?;
-        match stream.next().await? {
-            Some(Frame::Reply(reply)) => Ok(reply),
-            Some(Frame::Error(error)) => Err(GuestCallError::Refused(error)),
-            Some(_) => Err(GuestCallError::Protocol("a frame that is no reply".into())),
-            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-        }
-    };
-    match timeout(ANSWER_TIME, answer).await {
-        Ok(reply) => Ok((reply?, stream)),
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-    }
-}
-
-/// A request that is all of its session.
-pub async fn call(socket: &Path, request: Request) -> Result<Reply, GuestCallError> {
-    open(socket, request).await.map(|(reply, _)| reply)
-}

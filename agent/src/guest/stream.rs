@@ -6,7 +6,7 @@ use secovia_guest_protocol::{Decoder, Frame, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::GuestCallError;
+use super::error::GuestCallError;
 
 const BUFFER: usize = 64 * 1024;
 

@@ -1,6 +1,7 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use secovia_guest_protocol::{Decoder, GuestErrorCode, encode};
+use secovia_guest_protocol::{Decoder, Frame, GuestError, GuestErrorCode, Reply, Request, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use super::*;

@@ -7,7 +7,7 @@ use std::thread;
 use nix::sys::statvfs::statvfs;
 use secovia_agent_api::{ErrorCode, VmCreate};
 
-use super::NodeError;
+use super::error::NodeError;
 
 const CPUS_MAX: u8 = 32;
 const MEMORY_MIN_MIB: u64 = 64;

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use secovia_guest_protocol::Request;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
 use super::collect::Collector;
 use super::drive::{Drive, Report};
-use super::{Context, Handle, Sessions, View, hint, machine, now_ms};
+use super::handle::{Command, CommandError, Context, Handle, Reply, View, now_ms};
+use super::sessions::Sessions;
+use super::{hint, machine};
 use crate::guest;
 use crate::lifecycle::{Cause, DRAIN_MS, Event, Failure, Life, POWER_OFF_MS, State, Step, advance};
 use crate::logs::LogWriter;
@@ -39,41 +41,6 @@ pub enum Begin {
     Start,
 }
 
-/// What a VM is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Start; refused where it is active.
-    Start,
-    /// Stop; where it does not run there is nothing to do.
-    Stop {
-        /// How long the workload may take.
-        grace_ms: u64,
-    },
-    /// End at once.
-    Kill,
-    /// Remove it and its record.
-    Remove {
-        /// End it first where it is active; refused otherwise.
-        force: bool,
-    },
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// The VM is active, and must not be for this.
-    #[error("it is {0}; stop it first")]
-    Active(&'static str),
-    /// The VM was removed meanwhile.
-    #[error("it was removed meanwhile")]
-    Gone,
-    /// The intent could not be written down, so nothing was done.
-    #[error(transparent)]
-    Store(StoreError),
-}
-
-type Reply = oneshot::Sender<Result<(), CommandError>>;
-
 struct Actor {
     context: Arc<Context>,
     place: Place,
@@ -98,7 +65,8 @@ struct Running {
     tasks: JoinSet<()>,
 }
 
-pub(super) fn spawn(context: Arc<Context>, record: Record, begin: Begin) -> (Handle, JoinHandle<()>) {
+/// Starts the task of a VM whose record is on the disk. The task ends when the VM is removed.
+pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> (Handle, JoinHandle<()>) {
     let (command_sender, commands) = mpsc::channel(8);
     let (reporter, reports) = mpsc::unbounded_channel();
     let view = watch::Sender::new(View {

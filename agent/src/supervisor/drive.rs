@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Sessions;
 use super::collect::Collector;
+use super::sessions::Sessions;
 use crate::guest::{self, GuestCallError};
 use crate::lifecycle::{Event, Failure};
 

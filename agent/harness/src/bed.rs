@@ -1,0 +1,373 @@
+//! An agent in directories of its own, with an image in its store.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use secovia_agent_api::client::Client;
+use secovia_agent_api::{ImageImport, Vm, VmState};
+use sha2::{Digest, Sha256};
+
+/// How long anything may take that has no time of its own: an emulated host is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the scenarios run.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The daemon.
+    pub agent: PathBuf,
+    /// The VMM.
+    pub vmm: PathBuf,
+    /// The guest's kernel; none where the VMM is the stand-in.
+    pub kernel: Option<PathBuf>,
+    /// The guest's initrd.
+    pub initrd: Option<PathBuf>,
+    /// An image directory with a shell.
+    pub image: Option<PathBuf>,
+}
+
+/// What a test sets otherwise than the agent's defaults.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What the stand-in's kernel file says.
+    pub kernel: &'static str,
+    /// Restart delays and the time of a stable run, in milliseconds.
+    pub restart: (u64, u64, u64),
+    /// Size of a log file.
+    pub log_max_bytes: u64,
+    /// How long a guest may take.
+    pub boot_timeout_s: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            kernel: "boot",
+            restart: (50, 200, 60_000),
+            log_max_bytes: 16 << 20,
+            boot_timeout_s: 120,
+        }
+    }
+}
+
+/// An agent's world. Dropped, it takes everything that runs in it down.
+#[derive(Debug)]
+pub struct Testbed {
+    dir: tempfile::TempDir,
+    programs: Programs,
+    agent: Option<Child>,
+}
+
+impl Testbed {
+    /// A world without an agent yet.
+    pub fn new(programs: &Programs, settings: &Settings) -> Self {
+        let dir = tempfile::Builder::new().prefix("secovia-").tempdir().unwrap();
+        let bed = Self {
+            dir,
+            programs: programs.clone(),
+            agent: None,
+        };
+        let file = |name: &str, text: &str| {
+            let path = bed.path(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let kernel = programs
+            .kernel
+            .clone()
+            .unwrap_or_else(|| file("kernel", settings.kernel));
+        let initrd = programs.initrd.clone().unwrap_or_else(|| file("initrd", ""));
+        let (first, max, stable) = settings.restart;
+        let config = format!(
+            "state_dir = {:?}\nruntime_dir = {:?}\nvmm = {:?}\nkernel = {kernel:?}\ninitrd = {initrd:?}\n\
+             log_level = \"debug\"\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
+             [restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n",
+            bed.path("state"),
+            bed.path("run"),
+            programs.vmm,
+            settings.log_max_bytes,
+            settings.boot_timeout_s,
+        );
+        file("agent.toml", &config);
+        bed
+    }
+
+    /// A world with an agent that has an image named `base`.
+    pub async fn with_image(programs: &Programs, settings: &Settings) -> Self {
+        let mut bed = Self::new(programs, settings);
+        bed.start().await;
+        let path = match &programs.image {
+            Some(path) => path.clone(),
+            None => bed.fake_image("base"),
+        };
+        let path = path.to_str().unwrap().to_string();
+        bed.client().import_image(&ImageImport { path }).await.unwrap();
+        bed
+    }
+
+    /// A path in this world.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// An image directory whose content nobody reads.
+    pub fn fake_image(&self, name: &str) -> PathBuf {
+        let dir = self.path(&format!("image-{name}"));
+        fs::create_dir_all(&dir).unwrap();
+        let content = format!("not really an EROFS, of {name}");
+        let digest: String = Sha256::digest(&content)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let manifest = format!(
+            r#"{{"schema_version":1,"name":"{name}","digest":"sha256:{digest}","size":{},"command":["/bin/sh"],
+                "env":{{"PATH":"/usr/sbin:/usr/bin:/sbin:/bin","FROM":"image"}},"user":null,"working_dir":null}}"#,
+            content.len()
+        );
+        fs::write(dir.join("rootfs.erofs"), content).unwrap();
+        fs::write(dir.join("manifest.json"), manifest).unwrap();
+        dir
+    }
+
+    /// The agent's command line.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.programs.agent);
+        command
+            .arg("--config")
+            .arg(self.path("agent.toml"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the agent and waits until it answers.
+    pub async fn start(&mut self) {
+        assert!(self.agent.is_none(), "there is an agent already");
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.path("agent.log"))
+            .unwrap();
+        let child = self.command().stderr(log).spawn().unwrap();
+        self.agent = Some(child);
+        let begun = Instant::now();
+        while let Err(error) = self.client().version().await {
+            let ended = self.agent.as_mut().and_then(|agent| agent.try_wait().unwrap());
+            assert!(
+                ended.is_none(),
+                "the agent ended: {ended:?}\n{}",
+                self.agent_log()
+            );
+            assert!(begun.elapsed() < PATIENCE, "{error}\n{}", self.agent_log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sends the agent a signal and waits for its end.
+    pub fn end_agent(&mut self, signal: Signal) -> ExitStatus {
+        let mut agent = self.agent.take().unwrap();
+        kill(Pid::from_raw(agent.id() as i32), signal).unwrap();
+        agent.wait().unwrap()
+    }
+
+    /// kill -9.
+    pub fn kill_agent(&mut self) {
+        assert_eq!(self.end_agent(Signal::SIGKILL).signal(), Some(9));
+    }
+
+    /// A client of the agent.
+    pub fn client(&self) -> Client {
+        Client::new(self.path("run/agent.sock"))
+    }
+
+    /// What the agent said so far.
+    pub fn agent_log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    /// Whether the VMM is the real one.
+    pub fn is_real(&self) -> bool {
+        self.programs.kernel.is_some()
+    }
+
+    /// The VMMs of this world that run: identifier and process, from a look at all processes that shares no code with
+    /// the agent's.
+    pub fn vmms(&self) -> Vec<(String, u32)> {
+        let mut vmms = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap() {
+            let Ok(pid) = entry.unwrap().file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<String> = line
+                .split(|byte| *byte == 0)
+                .map(|w| String::from_utf8_lossy(w).into())
+                .collect();
+            let after = |key: &str| {
+                words
+                    .iter()
+                    .position(|word| word == key)
+                    .and_then(|at| words.get(at + 1))
+            };
+            if let (Some(config), Some(id)) = (after("--config-file"), after("--id"))
+                && Path::new(config).starts_with(self.dir.path())
+            {
+                vmms.push((id.clone(), pid));
+            }
+        }
+        vmms.sort();
+        vmms
+    }
+
+    /// Waits until `until` says so of the VM.
+    pub async fn wait_for(&self, vm: &str, what: &str, until: impl Fn(&Vm) -> bool) -> Vm {
+        let begun = Instant::now();
+        loop {
+            let seen = self.client().vm(vm).await.unwrap();
+            if until(&seen) {
+                return seen;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{vm} is not {what}: {:?}\n{}",
+                seen.state,
+                self.agent_log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the VM runs.
+    pub async fn running(&self, vm: &str) -> Vm {
+        self.wait_for(vm, "running", |vm| vm.state == VmState::Running)
+            .await
+    }
+
+    /// Nothing that a VM needs while it runs is left: no process, no file, no control group.
+    pub fn assert_nothing_runs(&self) {
+        let begun = Instant::now();
+        let leftovers = || {
+            let files = entries(&self.path("run/vms"));
+            let groups: Vec<String> = entries(Path::new("/sys/fs/cgroup/secovia.slice"))
+                .into_iter()
+                .filter(|name| name.len() == 16)
+                .collect();
+            (self.vmms(), files, groups)
+        };
+        while leftovers() != (vec![], vec![], vec![]) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{:?}\n{}",
+                leftovers(),
+                self.agent_log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// No VM runs without a record, and no record claims a VM that is not there.
+    pub async fn assert_records_are_true(&self) {
+        let records = self.client().list_vms(true).await.unwrap();
+        for vm in &records {
+            let claims = matches!(vm.state, VmState::Starting | VmState::Running | VmState::Stopping);
+            if claims && let Some(pid) = vm.vmm_pid {
+                let there = self.vmms().contains(&(vm.id.clone(), pid));
+                // It may have ended since it was listed.
+                let now = self.client().vm(&vm.id).await;
+                let still = now.is_ok_and(|now| now.vmm_pid == Some(pid));
+                assert!(
+                    there || !still,
+                    "{vm:?} has no VMM: {:?}\n{}",
+                    self.vmms(),
+                    self.agent_log()
+                );
+            } else {
+                assert!(
+                    !claims,
+                    "{vm:?} claims a VMM and names none\n{}",
+                    self.agent_log()
+                );
+            }
+        }
+        for (id, pid) in self.vmms() {
+            assert!(
+                records.iter().any(|vm| vm.id == id),
+                "VMM {pid} of {id} has no record\n{}",
+                self.agent_log()
+            );
+        }
+    }
+}
+
+/// The names in a directory; none where it is missing.
+pub(crate) fn entries(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into())
+        .collect();
+    names.sort();
+    names
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        if self.agent.is_some() {
+            self.kill_agent();
+        }
+        for (_, pid) in self.vmms() {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+        // For whoever wants to see what went wrong.
+        if std::thread::panicking() {
+            eprintln!("--- agent:\n{}", self.agent_log());
+        }
+    }
+}
+
+/// A file that can be executed.
+pub(crate) fn is_executable(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o111 != 0)
+}
+
+impl Programs {
+    /// The stand-in VMM.
+    pub fn fake(agent: &str, vmm: &str) -> Self {
+        Self {
+            agent: agent.into(),
+            vmm: vmm.into(),
+            kernel: None,
+            initrd: None,
+            image: None,
+        }
+    }
+
+    /// The real ones, from the variables that `ci/test` sets; what is missing where it does not.
+    pub fn real() -> Result<Self, String> {
+        let path = |name: &str| match std::env::var_os(name) {
+            Some(value) => Ok(PathBuf::from(value)),
+            None => Err(format!("{name} is not set")),
+        };
+        let programs = Self {
+            agent: path("SECOVIA_AGENT")?,
+            vmm: path("SECOVIA_VMM")?,
+            kernel: Some(path("SECOVIA_KERNEL")?),
+            initrd: Some(path("SECOVIA_INITRD")?),
+            image: Some(path("SECOVIA_IMAGE_BASE")?),
+        };
+        for program in [&programs.agent, &programs.vmm] {
+            match is_executable(program) {
+                Ok(true) => {}
+                Ok(false) => return Err(format!("{} is not executable", program.display())),
+                Err(error) => return Err(format!("{}: {error}", program.display())),
+            }
+        }
+        Ok(programs)
+    }
+}

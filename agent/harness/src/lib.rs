@@ -1,0 +1,11 @@
+//! The node agent as a whole, run as its users run it: as a process of its own, over its socket.
+//!
+//! The scenarios do not know which VMM serves them. `tests/daemon.rs` runs them with a stand-in that needs no KVM,
+//! `tests/linux_daemon.rs` with the real one and a real guest.
+
+mod bed;
+mod client;
+pub mod scenarios;
+
+pub use bed::{Programs, Settings, Testbed};
+pub use client::{Ended, attach, exec, log_text, run, sh};

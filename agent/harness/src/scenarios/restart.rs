@@ -1,0 +1,175 @@
+//! An agent that ends, in whatever way and moment, and comes back.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use secovia_agent_api::{LogQuery, Vm, VmCreate, VmState};
+use secovia_guest_protocol::ExitStatus;
+
+use crate::{Programs, Settings, Testbed, exec, log_text, run, sh};
+
+const COUNTS: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done";
+
+async fn three(bed: &Testbed) -> Vec<Vm> {
+    let mut vms = Vec::new();
+    for name in ["one", "two", "three"] {
+        bed.client().create_vm(&sh(name, COUNTS)).await.unwrap();
+    }
+    for name in ["one", "two", "three"] {
+        vms.push(bed.running(name).await);
+    }
+    vms
+}
+
+/// kill -9 of the agent with three VMs: they go on, the next agent has the same three, exec works in each, and not a
+/// byte of their output is lost or told twice.
+pub async fn a_killed_agent_finds_its_vms_again(programs: &Programs) {
+    let mut bed = Testbed::with_image(programs, &Settings::default()).await;
+    let before = three(&bed).await;
+    let vmms = bed.vmms();
+    assert_eq!(vmms.len(), 3);
+    for round in 0..3 {
+        bed.kill_agent();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(bed.vmms(), vmms, "the VMs go on");
+        bed.start().await;
+        let client = bed.client();
+        for vm in &before {
+            let after = client.vm(&vm.name).await.unwrap();
+            assert_eq!((&after.id, after.vmm_pid), (&vm.id, vm.vmm_pid));
+            assert_eq!(
+                (&after.state, after.started_at_ms),
+                (&VmState::Running, vm.started_at_ms)
+            );
+            let ended = exec(&client, &vm.name, &["sh", "-c", "echo here"]).await;
+            assert_eq!(
+                (ended.stdout.as_str(), ended.exit),
+                ("here\n", Some(ExitStatus::Exited(0)))
+            );
+        }
+        let begun = Instant::now();
+        let least = 20 * (round + 1);
+        loop {
+            let log = log_text(&client, "two", &LogQuery::default()).await;
+            let lines: Vec<&str> = log.lines().collect();
+            for (i, line) in lines.iter().enumerate() {
+                assert_eq!(*line, i.to_string(), "{log}");
+            }
+            if lines.len() > least {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", bed.agent_log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    bed.assert_records_are_true().await;
+    for vm in &before {
+        bed.client().delete_vm(&vm.id, true).await.unwrap();
+    }
+    bed.assert_nothing_runs();
+}
+
+/// SIGTERM ends the agent in good order, and the VMs go on.
+pub async fn a_stopped_agent_leaves_its_vms_alone(programs: &Programs) {
+    let mut bed = Testbed::with_image(programs, &Settings::default()).await;
+    let before = three(&bed).await;
+    let vmms = bed.vmms();
+    assert!(bed.end_agent(Signal::SIGTERM).success());
+    assert!(
+        !bed.path("run/agent.sock").exists(),
+        "the socket goes with the agent"
+    );
+    assert_eq!(bed.vmms(), vmms);
+    bed.start().await;
+    for vm in &before {
+        assert_eq!(bed.running(&vm.name).await.vmm_pid, vm.vmm_pid);
+    }
+}
+
+/// What happens while no agent is there is found out by the next one: a workload's end with its status and last words,
+/// a VMM's end without them.
+pub async fn what_happened_meanwhile_is_found_out(programs: &Programs) {
+    let mut bed = Testbed::with_image(programs, &Settings::default()).await;
+    let client = bed.client();
+    client
+        .create_vm(&sh("ends", "echo first; sleep 1; echo last; exit 9"))
+        .await
+        .unwrap();
+    let doomed = sh("dies", "while :; do sleep 0.05; done");
+    client.create_vm(&doomed).await.unwrap();
+    bed.running("ends").await;
+    let dies = bed.running("dies").await;
+    bed.kill_agent();
+    let pid = nix::unistd::Pid::from_raw(dies.vmm_pid.unwrap() as i32);
+    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    bed.start().await;
+    let ends = bed.wait_for("ends", "over", |vm| !vm.state.is_active()).await;
+    assert_eq!(ends.state, VmState::Exited { code: 9 });
+    assert_eq!(
+        log_text(&client, "ends", &LogQuery::default()).await,
+        "first\nlast\n"
+    );
+    let dies = client.vm("dies").await.unwrap();
+    assert!(
+        matches!(&dies.state, VmState::Failed { reason, .. } if reason.contains("no agent")),
+        "{dies:?}"
+    );
+    bed.assert_nothing_runs();
+}
+
+/// kill -9 of the agent at many random moments of `run`: afterwards no VM runs without a record, and no record claims a
+/// VM that is not there.
+pub async fn no_moment_of_a_run_is_a_bad_one_to_die(programs: &Programs, rounds: u32, longest: Duration) {
+    let mut bed = Testbed::with_image(programs, &Settings::default()).await;
+    let mut seed = 0x5ec0_71a0_u64 ^ u64::from(std::process::id());
+    let mut caught = [0u32; 3];
+    for round in 0..rounds {
+        let client = bed.client();
+        let create = VmCreate {
+            rm: round % 2 == 0,
+            ..sh(&format!("run-{round}"), "echo hello; exit 3")
+        };
+        let running = tokio::spawn(async move {
+            // The connection breaks when the agent dies.
+            let mut create = create;
+            create.attach = true;
+            let Ok(vm) = client.create_vm(&create).await else {
+                return;
+            };
+            if client.attach(&vm.id).await.is_ok() {
+                create.name = Some(format!("again-{round}"));
+                create.attach = false;
+                let _ = client.create_vm(&create).await;
+            }
+        });
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let micros = (seed >> 33) % longest.as_micros() as u64;
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+        bed.kill_agent();
+        running.abort();
+        let orphans = bed.vmms().len();
+        bed.start().await;
+        bed.assert_records_are_true().await;
+        caught[orphans.min(2)] += 1;
+        for vm in bed.client().list_vms(true).await.unwrap() {
+            // One for a single run may have removed itself meanwhile.
+            if let Err(error) = bed.client().delete_vm(&vm.id, true).await {
+                assert!(bed.client().vm(&vm.id).await.is_err(), "{error}");
+            }
+        }
+        bed.assert_nothing_runs();
+    }
+    println!(
+        "{rounds} moments: {} with no VMM, {} with one, {} with two",
+        caught[0], caught[1], caught[2]
+    );
+    assert!(
+        caught[0] > 0 && caught[1] + caught[2] > 0,
+        "moments of one kind prove little: {caught:?}"
+    );
+    let ended = run(&bed.client(), sh("after", "exit 3"), None).await;
+    assert_eq!(ended.exit, Some(ExitStatus::Exited(3)));
+}

@@ -1,0 +1,101 @@
+//! The daemon's program: arguments, threads, signals.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Duration, timeout};
+
+use crate::api::{self, Socket};
+use crate::config::{Config, DEFAULT_PATH};
+use crate::logger;
+use crate::node::Node;
+
+/// How long requests that are under way may take when the agent ends. Waits and followed logs have no end of their own.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// The Secovia node agent: runs microVMs, answers on a local socket.
+#[derive(Debug, Parser)]
+#[command(name = "secovia-agent", version)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+
+    /// Check the configuration and the files that it names, then end.
+    #[arg(long)]
+    check: bool,
+
+    /// Print the OpenAPI description of the local API, then end.
+    #[arg(long)]
+    openapi: bool,
+}
+
+/// Runs the daemon with the process's arguments, to its end.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("secovia-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.openapi {
+        print!("{}", api::openapi());
+        return Ok(());
+    }
+    let config = Config::load(&arguments.config)?;
+    if arguments.check {
+        config.check_files(&arguments.config)?;
+        println!("{}: ok", arguments.config.display());
+        return Ok(());
+    }
+    logger::start(config.log_level);
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("agent")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start threads: {error}"))?;
+    let result = runtime.block_on(serve(config));
+    // Tasks of VMs have no end of their own; the VMs go on without them.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let path = config.runtime_dir.join("agent.sock");
+    let group = config.socket_group.clone();
+    let node = Node::open(config)?;
+    let socket = Socket::bind(&path, &group)?;
+    log::info!(
+        "secovia-agent {} serves {}",
+        env!("CARGO_PKG_VERSION"),
+        path.display()
+    );
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut stopping = stopped.clone();
+    let serving = api::serve(node, socket, async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => return Ok(result?),
+        _ = terminate.recv() => log::info!("SIGTERM: ending, microVMs go on"),
+        _ = interrupt.recv() => log::info!("SIGINT: ending, microVMs go on"),
+    }
+    stop.send_replace(true);
+    match timeout(LAST_REQUESTS, serving).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Ok(()),
+    }
+}

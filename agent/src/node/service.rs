@@ -1,0 +1,387 @@
+//! The node as the API sees it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::Flock;
+use secovia_agent_api::{
+    ErrorCode, Health, HealthStatus, ImageInfo, KillRequest, Vm, VmCreate, VmState, VmStats, WaitUntil,
+};
+use secovia_guest_protocol::Request;
+use tokio::task::block_in_place;
+
+use super::check;
+use super::error::NodeError;
+use super::open::{self, OpenError};
+use crate::config::Config;
+use crate::guest;
+use crate::images::Image;
+use crate::lifecycle::{Event, Life, advance};
+use crate::process::Usage;
+use crate::records::{Record, Spec, VmId};
+use crate::supervisor::{Begin, Command, Context, Handle, View, now_ms, supervise};
+
+/// The node. One for each state directory.
+#[derive(Debug)]
+pub struct Node {
+    context: Arc<Context>,
+    vms: Mutex<BTreeMap<VmId, Handle>>,
+    /// Held while a name or an image is looked up and then used: a creation, a change of the images.
+    gate: tokio::sync::Mutex<()>,
+    /// Held as long as the node lives.
+    _lock: Flock<File>,
+}
+
+impl Node {
+    /// Opens the state directory, reconciles records and host, and goes on with every VM.
+    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let opened = open::open(config)?;
+        let node = Arc::new(Self {
+            context: Arc::new(opened.context),
+            vms: Mutex::default(),
+            gate: tokio::sync::Mutex::default(),
+            _lock: opened.lock,
+        });
+        for (record, begin) in opened.vms {
+            node.adopt(record, begin);
+        }
+        Ok(node)
+    }
+
+    /// The agent's configuration.
+    pub fn config(&self) -> &Config {
+        &self.context.config
+    }
+
+    fn adopt(self: &Arc<Self>, record: Record, begin: Begin) -> Handle {
+        let id = record.id;
+        let (handle, task) = supervise(Arc::clone(&self.context), record, begin);
+        self.lock().insert(id, handle.clone());
+        let node = Arc::downgrade(self);
+        tokio::spawn(async move {
+            // The task ends when the VM is removed.
+            let _ = task.await;
+            if let Some(node) = node.upgrade() {
+                node.lock().remove(&id);
+            }
+        });
+        handle
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Handle>> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VM with this identifier or name.
+    pub fn find(&self, vm: &str) -> Result<Handle, NodeError> {
+        let vms = self.lock();
+        let by_id = vm.parse().ok().and_then(|id: VmId| vms.get(&id));
+        let by_name = || vms.values().find(|handle| handle.view.borrow().record.name == vm);
+        by_id
+            .or_else(by_name)
+            .filter(|handle| !handle.view.borrow().removed)
+            .cloned()
+            .ok_or_else(|| {
+                NodeError::new(
+                    ErrorCode::VmNotFound,
+                    format!("no microVM `{vm}`; `secovia ps --all` lists them"),
+                )
+            })
+    }
+
+    /// All VMs, oldest first.
+    pub fn list(&self, all: bool) -> Vec<Vm> {
+        let mut vms: Vec<Vm> = self
+            .lock()
+            .values()
+            .map(|handle| handle.view.borrow().clone())
+            .filter(|view| !view.removed)
+            .map(|view| show(&view))
+            .filter(|vm| all || vm.state.is_active())
+            .collect();
+        vms.sort_by(|one, other| (one.created_at_ms, &one.id).cmp(&(other.created_at_ms, &other.id)));
+        vms
+    }
+
+    /// Creates a VM, and starts it where that is asked for. Its record is durable when this returns.
+    pub async fn create(self: &Arc<Self>, create: VmCreate) -> Result<Vm, NodeError> {
+        check::create(&create, &self.context.config.state_dir)?;
+        let gate = self.gate.lock().await;
+        let image = block_in_place(|| self.context.images.get(&create.image))?;
+        let name = self.name_for(&create)?;
+        let id = self.new_id()?;
+        let mut record = Record {
+            id,
+            name,
+            life: Life::new(create.restart, create.rm),
+            created_ms: now_ms(),
+            timing: None,
+            spec: spec(create.clone(), image),
+        };
+        let mut steps = Vec::new();
+        if create.start {
+            let backoff = &self.context.config.backoff;
+            (record.life, steps) = advance(&record.life, &Event::Start, record.created_ms, backoff);
+        }
+        block_in_place(|| self.context.store.put(&record)).map_err(NodeError::internal)?;
+        let handle = self.adopt(record, Begin::Steps(steps));
+        drop(gate);
+        let vm = show(&handle.view.borrow());
+        Ok(vm)
+    }
+
+    fn name_for(&self, create: &VmCreate) -> Result<String, NodeError> {
+        let taken = |name: &str| {
+            self.lock().values().any(|handle| {
+                let view = handle.view.borrow();
+                view.record.name == name && !view.removed
+            })
+        };
+        if let Some(name) = &create.name {
+            if taken(name) {
+                let message = format!("a microVM is named `{name}` already; remove it or take another name");
+                return Err(NodeError::new(ErrorCode::NameTaken, message));
+            }
+            return Ok(name.clone());
+        }
+        loop {
+            let number = getrandom::u32().map_err(|error| NodeError::internal(error.to_string()))?;
+            let name = check::made_up_name(&create.image, number);
+            if !taken(&name) {
+                return Ok(name);
+            }
+        }
+    }
+
+    fn new_id(&self) -> Result<VmId, NodeError> {
+        loop {
+            let id = VmId::random().map_err(|error| NodeError::internal(error.to_string()))?;
+            if !self.lock().contains_key(&id) {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Starts a VM that rests. The intent is durable when this returns.
+    pub async fn start(&self, vm: &str) -> Result<Vm, NodeError> {
+        let handle = self.find(vm)?;
+        handle
+            .command(Command::Start)
+            .await
+            .map_err(|error| NodeError::command("start", vm, error))?;
+        let vm = show(&handle.view.borrow());
+        Ok(vm)
+    }
+
+    /// Stops a VM: returns when it has ended.
+    pub async fn stop(&self, vm: &str, grace_s: u32) -> Result<Vm, NodeError> {
+        let grace_ms = u64::from(grace_s) * 1_000;
+        self.end(vm, "stop", Command::Stop { grace_ms }).await
+    }
+
+    /// Ends a VM at once, or sends a signal to its workload.
+    pub async fn kill(&self, vm: &str, request: KillRequest) -> Result<Vm, NodeError> {
+        let Some(signal) = request.signal else {
+            return self.end(vm, "kill", Command::Kill).await;
+        };
+        let handle = self.find(vm)?;
+        let view = handle.view.borrow().clone();
+        if !matches!(show(&view).state, VmState::Running) {
+            return Err(NodeError::not_running(vm, view.record.state_word()));
+        }
+        guest::call(&handle.socket, Request::Signal { signal })
+            .await
+            .map_err(|error| NodeError::guest("signal", vm, &error))?;
+        let vm = show(&handle.view.borrow());
+        Ok(vm)
+    }
+
+    async fn end(&self, vm: &str, operation: &'static str, command: Command) -> Result<Vm, NodeError> {
+        let handle = self.find(vm)?;
+        handle
+            .command(command)
+            .await
+            .map_err(|error| NodeError::command(operation, vm, error))?;
+        Ok(wait(&handle, WaitUntil::Ended).await)
+    }
+
+    /// Waits for a state.
+    pub async fn wait(&self, vm: &str, until: WaitUntil) -> Result<Vm, NodeError> {
+        Ok(wait(&self.find(vm)?, until).await)
+    }
+
+    /// Removes a VM: nothing of it is left when this returns.
+    pub async fn remove(&self, vm: &str, force: bool) -> Result<(), NodeError> {
+        let handle = self.find(vm)?;
+        let command = Command::Remove { force };
+        handle
+            .command(command)
+            .await
+            .map_err(|error| NodeError::command("remove", vm, error))
+    }
+
+    /// What a VM uses.
+    pub fn stats(&self, vm: &str) -> Result<VmStats, NodeError> {
+        let view = self.find(vm)?.view.borrow().clone();
+        let not_running = || NodeError::not_running(vm, view.record.state_word());
+        let pid = view.vmm_pid.ok_or_else(not_running)?;
+        let usage = block_in_place(|| Usage::of(pid)).map_err(|_| not_running())?;
+        let now = now_ms();
+        let started = view.record.life.started_ms.unwrap_or(now);
+        Ok(VmStats {
+            id: view.record.id.to_string(),
+            name: view.record.name.clone(),
+            at_ms: now,
+            cpu_time_us: usage.cpu_us,
+            memory_bytes: usage.memory_bytes,
+            memory_limit_bytes: view.record.spec.memory_mib << 20,
+            read_bytes: usage.read_bytes,
+            written_bytes: usage.written_bytes,
+            uptime_s: now.saturating_sub(started) / 1_000,
+        })
+    }
+
+    /// Where a VM's log lies.
+    pub fn log_dir(&self, handle: &Handle) -> std::path::PathBuf {
+        self.context.place(handle.view.borrow().record.id).log()
+    }
+
+    /// All images, by name.
+    pub fn images(&self) -> Result<Vec<ImageInfo>, NodeError> {
+        let images = block_in_place(|| self.context.images.list())?;
+        Ok(images.into_iter().map(|image| self.image_info(image)).collect())
+    }
+
+    fn image_info(&self, image: Image) -> ImageInfo {
+        let used_by = self.image_users(&image.manifest.name);
+        ImageInfo {
+            manifest: image.manifest,
+            imported_at_ms: image.imported_ms,
+            used_by,
+        }
+    }
+
+    fn image_users(&self, image: &str) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .lock()
+            .values()
+            .map(|handle| handle.view.borrow().clone())
+            .filter(|view| !view.removed && view.record.spec.image == image)
+            .map(|view| view.record.name)
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Takes an image directory into the store. An image of the same name gives way, unless a VM uses it and the
+    /// content differs.
+    pub async fn import_image(&self, path: &Path) -> Result<ImageInfo, NodeError> {
+        if !path.is_absolute() {
+            let message = format!(
+                "`path` is {:?}; give an absolute path",
+                path.display().to_string()
+            );
+            return Err(NodeError::new(ErrorCode::BadRequest, message));
+        }
+        let staged = block_in_place(|| self.context.images.stage(path))?;
+        let _gate = self.gate.lock().await;
+        let name = &staged.manifest.name;
+        let users = self.image_users(name);
+        let same = block_in_place(|| self.context.images.get(name))
+            .is_ok_and(|image| image.manifest.digest == staged.manifest.digest);
+        if !users.is_empty() && !same {
+            return Err(in_use(name, &users));
+        }
+        let image = block_in_place(|| self.context.images.commit(staged))?;
+        log::info!(
+            "image {} ({}) imported",
+            image.manifest.name,
+            image.manifest.digest
+        );
+        Ok(self.image_info(image))
+    }
+
+    /// Removes an image that no VM uses.
+    pub async fn remove_image(&self, name: &str) -> Result<(), NodeError> {
+        let _gate = self.gate.lock().await;
+        let users = self.image_users(name);
+        if !users.is_empty() {
+            return Err(in_use(name, &users));
+        }
+        block_in_place(|| self.context.images.remove(name))?;
+        Ok(())
+    }
+
+    /// Whether the agent is able to work.
+    pub fn health(&self) -> Health {
+        let problems = self.context.config.problems();
+        let running = self.list(false).iter().filter(|vm| vm.vmm_pid.is_some()).count();
+        Health {
+            status: if problems.is_empty() {
+                HealthStatus::Ok
+            } else {
+                HealthStatus::Degraded
+            },
+            problems,
+            running: running as u32,
+        }
+    }
+}
+
+fn in_use(image: &str, users: &[String]) -> NodeError {
+    let message = format!(
+        "image `{image}` is used by {}; remove them first",
+        users.join(", ")
+    );
+    NodeError::new(ErrorCode::ImageInUse, message)
+}
+
+/// A VM as the API shows it.
+pub fn show(view: &View) -> Vm {
+    view.record.show(view.vmm_pid)
+}
+
+/// Waits for a state, or for the VM's removal.
+async fn wait(handle: &Handle, until: WaitUntil) -> Vm {
+    let mut view = handle.view.clone();
+    let reached = |view: &View| {
+        let state = show(view).state;
+        view.removed
+            || match until {
+                WaitUntil::Ended => !state.is_active(),
+                WaitUntil::Started => !matches!(state, VmState::Created | VmState::Starting),
+            }
+    };
+    match view.wait_for(reached).await.map(|view| show(&view)) {
+        Ok(vm) => vm,
+        // The VM's task ended: what it showed last is all there will be.
+        Err(_) => show(&handle.view.borrow()),
+    }
+}
+
+/// What the VM is made of, the image's part filled in.
+fn spec(create: VmCreate, image: Image) -> Spec {
+    let manifest = image.manifest;
+    let mut env = manifest.env;
+    env.extend(create.env);
+    Spec {
+        image: create.image,
+        image_digest: manifest.digest,
+        command: if create.command.is_empty() {
+            manifest.command
+        } else {
+            create.command
+        },
+        env,
+        user: create.user.or(manifest.user),
+        working_dir: create.working_dir.or(manifest.working_dir),
+        cpus: create.cpus,
+        memory_mib: create.memory_mib,
+        disk_mib: create.disk_mib,
+        tty: create.tty,
+        stdin: create.stdin,
+        attach: create.attach,
+    }
+}

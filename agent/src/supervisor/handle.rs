@@ -1,0 +1,114 @@
+//! The way to a VM's task, and what all of them share.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::sessions::Sessions;
+use crate::config::Config;
+use crate::images::ImageStore;
+use crate::process::{Cgroups, Place};
+use crate::records::{Record, Store, StoreError, VmId};
+
+/// What all VMs share.
+#[derive(Debug)]
+pub struct Context {
+    /// The agent's configuration.
+    pub config: Config,
+    /// The records.
+    pub store: Store,
+    /// The images.
+    pub images: ImageStore,
+    /// The host's control groups.
+    pub cgroups: Cgroups,
+}
+
+impl Context {
+    /// Where a VM's files lie.
+    pub fn place(&self, id: VmId) -> Place {
+        Place::new(&self.config.runtime_dir, &self.config.state_dir, id)
+    }
+}
+
+/// What a VM is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start; refused where it is active.
+    Start,
+    /// Stop; where it does not run there is nothing to do.
+    Stop {
+        /// How long the workload may take.
+        grace_ms: u64,
+    },
+    /// End at once.
+    Kill,
+    /// Remove it and its record.
+    Remove {
+        /// End it first where it is active; refused otherwise.
+        force: bool,
+    },
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The VM is active, and must not be for this.
+    #[error("it is {0}; stop it first")]
+    Active(&'static str),
+    /// The VM was removed meanwhile.
+    #[error("it was removed meanwhile")]
+    Gone,
+    /// The intent could not be written down, so nothing was done.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// Who asked, and waits for the answer.
+pub(super) type Reply = oneshot::Sender<Result<(), CommandError>>;
+
+/// A VM as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Its record, as it is on the disk.
+    pub record: Record,
+    /// Its VMM's process.
+    pub vmm_pid: Option<u32>,
+    /// Its guest answers.
+    pub guest_ready: bool,
+    /// It is gone, with its record.
+    pub removed: bool,
+}
+
+/// The way to a VM's task.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<(Command, Reply)>,
+    /// The VM as it is now, and every change of it.
+    pub view: watch::Receiver<View>,
+    /// Changes when the log has grown.
+    pub log_grown: watch::Receiver<u64>,
+    /// Who is attached.
+    pub sessions: Sessions,
+    /// The Unix socket that leads to the guest.
+    pub socket: PathBuf,
+}
+
+impl Handle {
+    /// Has a command carried out: the answer comes when its intent is durable (for a removal: when all is gone).
+    pub async fn command(&self, command: Command) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send((command, reply))
+            .await
+            .map_err(|_| CommandError::Gone)?;
+        answer.await.unwrap_or(Err(CommandError::Gone))
+    }
+}
+
+/// Unix time in milliseconds.
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
