@@ -193,7 +193,11 @@ async fn socket(client: &Client) -> Socket {
         mode: fs::metadata(client.socket()).ok().map(|metadata| metadata.permissions().mode()),
         answer: answer.map_err(|error| NoAnswer {
             denied: matches!(&error, ClientError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied),
-            message: error.to_string(),
+            // The remedy is the check's to say.
+            message: match &error {
+                ClientError::Connect { source, .. } => source.to_string(),
+                _ => error.to_string(),
+            },
         }),
     }
 }
