@@ -1,8 +1,9 @@
 //! `stop`, `start`, `rm`, `kill`, `wait`: each for several microVMs at once.
 
-use secovia_agent_api::client::{Client, ClientError};
+use secovia_agent_api::client::Client;
 use secovia_agent_api::{KillRequest, StopRequest, Vm, VmState, WaitUntil};
 
+use super::started::started;
 use crate::args::{KillArgs, NamesArgs, RmArgs, StopArgs, WaitArgs};
 use crate::failure::{FAILED, Failure};
 use crate::output::{human, print, print_json};
@@ -12,59 +13,63 @@ pub(super) async fn stop(client: &Client, args: StopArgs) -> Result<u8, Failure>
     let request = StopRequest { grace_s: args.grace };
     let work = |client: Client, name: String| {
         let request = request.clone();
-        async move { client.stop_vm(&name, &request).await }
+        async move {
+            client
+                .stop_vm(&name, &request)
+                .await
+                .map_err(Failure::agent(format!("stop {name}")))
+        }
     };
-    named(all(client, "stop", args.names, work).await)
+    named(all(client, args.names, work).await)
 }
 
 /// `secovia start`.
 pub(super) async fn start(client: &Client, args: NamesArgs) -> Result<u8, Failure> {
     let work = |client: Client, name: String| async move {
-        let vm = client.start_vm(&name).await?;
-        client.wait_vm(&vm.id, WaitUntil::Started).await
+        let vm = client
+            .start_vm(&name)
+            .await
+            .map_err(Failure::agent(format!("start {name}")))?;
+        started(&client, "start", &vm).await
     };
-    let mut done = Vec::new();
-    for (name, result) in all(client, "start", args.names, work).await {
-        done.push((name, result.and_then(started)));
-    }
-    named(done)
-}
-
-/// A start that failed is no answer of the agent's, but it is a failure.
-fn started(vm: Vm) -> Result<Vm, Failure> {
-    match &vm.state {
-        VmState::Failed { reason, .. } | VmState::BackOff { reason, .. } => {
-            Err(Failure::other(format!("start {}: {reason}", vm.name)))
-        }
-        VmState::Created
-        | VmState::Starting
-        | VmState::Running
-        | VmState::Stopping
-        | VmState::Exited { .. } => Ok(vm),
-    }
+    named(all(client, args.names, work).await)
 }
 
 /// `secovia rm`.
 pub(super) async fn rm(client: &Client, args: RmArgs) -> Result<u8, Failure> {
     let force = args.force;
-    let work = |client: Client, name: String| async move { client.delete_vm(&name, force).await };
-    named(all(client, "rm", args.names, work).await)
+    let work = |client: Client, name: String| async move {
+        client
+            .delete_vm(&name, force)
+            .await
+            .map_err(Failure::agent(format!("rm {name}")))
+    };
+    named(all(client, args.names, work).await)
 }
 
 /// `secovia kill`.
 pub(super) async fn kill(client: &Client, args: KillArgs) -> Result<u8, Failure> {
     let signal = args.signal;
-    let work =
-        |client: Client, name: String| async move { client.kill_vm(&name, &KillRequest { signal }).await };
-    named(all(client, "kill", args.names, work).await)
+    let work = |client: Client, name: String| async move {
+        client
+            .kill_vm(&name, &KillRequest { signal })
+            .await
+            .map_err(Failure::agent(format!("kill {name}")))
+    };
+    named(all(client, args.names, work).await)
 }
 
 /// `secovia wait`.
 pub(super) async fn wait(client: &Client, args: WaitArgs) -> Result<u8, Failure> {
-    let work = |client: Client, name: String| async move { client.wait_vm(&name, WaitUntil::Ended).await };
+    let work = |client: Client, name: String| async move {
+        client
+            .wait_vm(&name, WaitUntil::Ended)
+            .await
+            .map_err(Failure::agent(format!("wait {name}")))
+    };
     let mut status = 0;
     let mut vms = Vec::new();
-    for (_, result) in all(client, "wait", args.names, work).await {
+    for (_, result) in all(client, args.names, work).await {
         match result {
             Ok(vm) => vms.push(vm),
             Err(failure) => {
@@ -99,13 +104,12 @@ fn ended(vm: &Vm, now_ms: u64) -> String {
 /// Does the work for all of them side by side; the results come in the order of the names.
 async fn all<T, F>(
     client: &Client,
-    operation: &str,
     names: Vec<String>,
     work: impl Fn(Client, String) -> F,
 ) -> Vec<(String, Result<T, Failure>)>
 where
     T: Send + 'static,
-    F: Future<Output = Result<T, ClientError>> + Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
     let tasks: Vec<_> = names
         .into_iter()
@@ -116,10 +120,9 @@ where
         .collect();
     let mut results = Vec::with_capacity(tasks.len());
     for (name, task) in tasks {
-        let operation = format!("{operation} {name}");
         let result = match task.await {
-            Ok(result) => result.map_err(Failure::agent(operation)),
-            Err(error) => Err(Failure::other(format!("{operation}: {error}"))),
+            Ok(result) => result,
+            Err(error) => Err(Failure::other(format!("{name}: {error}"))),
         };
         results.push((name, result));
     }

@@ -7,6 +7,7 @@ mod logs;
 mod node;
 mod pages;
 mod process;
+mod started;
 
 use secovia_agent_api::client::Client;
 

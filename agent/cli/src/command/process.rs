@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::time::Duration;
 
 use secovia_agent_api::client::{Client, ClientError};
-use secovia_agent_api::{Vm, VmCreate, VmState, WaitUntil};
+use secovia_agent_api::{Vm, VmCreate};
 use secovia_guest_protocol::{GuestErrorCode, ProcessSpec};
-use tokio::time::{Instant, sleep};
 
+use super::started::started;
 use crate::args::{EnvVar, ExecArgs, RunArgs};
 use crate::failure::{FAILED, Failure, INTERRUPTED};
 use crate::output;
@@ -21,9 +20,6 @@ use crate::terminal;
 /// What a shell shows for a program that does not exist, and for one that cannot be executed.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
-
-/// How long `--detach` waits for an agent that is restarting.
-const ABSENCE: Duration = Duration::from_secs(60);
 
 /// `secovia run`.
 pub(super) async fn run(client: &Client, args: RunArgs) -> Result<u8, Failure> {
@@ -72,31 +68,9 @@ fn request(args: RunArgs) -> Result<VmCreate, Failure> {
 
 /// Returns when the workload runs, so that a start that fails is told here and now.
 async fn detached(client: &Client, vm: &Vm) -> Result<u8, Failure> {
-    let deadline = Instant::now() + ABSENCE;
-    let vm = loop {
-        match client.wait_vm(&vm.id, WaitUntil::Started).await {
-            Ok(vm) => break vm,
-            Err(error) if error.is_absence() && Instant::now() < deadline => {
-                sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => return Err(Failure::agent(format!("start {}", vm.name))(error)),
-        }
-    };
-    match vm.state {
-        VmState::Failed { reason, code } => Err(Failure::Other {
-            message: format!("run {}: {reason}", vm.name),
-            status: code.map_or(FAILED, |code| code.clamp(0, 255) as u8),
-        }),
-        VmState::Created
-        | VmState::Starting
-        | VmState::Running
-        | VmState::Stopping
-        | VmState::Exited { .. }
-        | VmState::BackOff { .. } => {
-            output::print(&format!("{}\n", vm.name))?;
-            Ok(0)
-        }
-    }
+    let vm = started(client, "run", vm).await?;
+    output::print(&format!("{}\n", vm.name))?;
+    Ok(0)
 }
 
 /// `secovia exec`.
@@ -110,7 +84,7 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> Result<u8, Failure>
         stdin: args.interactive,
     };
     let stream = tokio::select! {
-        stream = client.exec(&vm.id) => stream.map_err(agent)?,
+        stream = client.exec(&vm.name) => stream.map_err(agent)?,
         _ = console.signals.next_plea() => return Ok(INTERRUPTED),
     };
     let mut pump = Pump::new(purpose);
@@ -197,6 +171,8 @@ fn console(tty: bool, interactive: bool) -> Result<Console, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use secovia_agent_api::VmState;
+
     use super::*;
 
     #[test]

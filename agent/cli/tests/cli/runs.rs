@@ -16,7 +16,7 @@ fn attach() -> String {
 }
 
 fn exec() -> String {
-    format!("POST /v1/vms/{ID}/exec")
+    "POST /v1/vms/web/exec".to_string()
 }
 
 /// An agent that creates `web`, which runs.
@@ -129,6 +129,34 @@ fn run_tells_why_a_start_failed() {
             "secovia: run web: no program `nope` in the image\n"
         );
     }
+}
+
+#[test]
+fn run_detached_waits_for_the_reason_of_a_guest_that_is_going_down() {
+    let agent = FakeAgent::start();
+    let failed = web(json!({"status": "failed", "reason": "no program `nope` in the image", "code": 127}));
+    agent
+        .on(
+            "POST /v1/vms",
+            Answer::Json(201, web(json!({"status": "starting"}))),
+        )
+        .on(
+            &format!("GET /v1/vms/{ID}/wait?until=started"),
+            Answer::Json(200, web(json!({"status": "stopping"}))),
+        )
+        .on(
+            &format!("GET /v1/vms/{ID}/wait?until=ended"),
+            Answer::Json(200, failed),
+        );
+    let output = agent.run(&["run", "--detach", "base", "nope"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert_eq!(
+        texts(&output),
+        (
+            String::new(),
+            "secovia: run web: no program `nope` in the image\n".into()
+        )
+    );
 }
 
 #[test]

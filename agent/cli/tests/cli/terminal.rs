@@ -83,7 +83,7 @@ fn agent() -> FakeAgent {
         Answer::Json(200, web(json!({"status": "running"}))),
     );
     agent.on(
-        "POST /v1/vms/0123456789abcdef/exec",
+        "POST /v1/vms/web/exec",
         Answer::session(|mut guest| async move {
             let Some(Frame::Request(Request::Exec(process))) = guest.receive().await else {
                 panic!("no exec");
