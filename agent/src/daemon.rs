@@ -75,7 +75,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let path = config.runtime_dir.join("agent.sock");
     let group = config.socket_group.clone();
-    let node = Node::open(config)?;
+    let node = Node::open(config).await?;
     let socket = Socket::bind(&path, &group)?;
     log::info!(
         "secovia-agent {} serves {}",

@@ -318,8 +318,9 @@ pub(crate) fn entries(dir: &Path) -> Vec<String> {
 
 impl Drop for Testbed {
     fn drop(&mut self) {
-        if self.agent.is_some() {
-            self.kill_agent();
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
         }
         for (_, pid) in self.vmms() {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);

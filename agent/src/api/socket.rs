@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
@@ -14,6 +15,9 @@ use super::group::group_id;
 
 /// The wait after a connection could not be taken: descriptors may be scarce.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a child may take between fork and exec, on a machine that is not out of order.
+const FORK_TIME: Duration = Duration::from_secs(1);
 
 /// A socket that is listened on. Dropped, it is removed.
 #[derive(Debug)]
@@ -87,8 +91,13 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     if !metadata.file_type().is_socket() {
         return Err(SocketError::NoSocket(path.to_path_buf()));
     }
-    if net::UnixStream::connect(path).is_ok() {
-        return Err(SocketError::InUse(path.to_path_buf()));
+    // A killed agent's last child listens too until it becomes a VMM; that takes a moment at most.
+    let begun = Instant::now();
+    while net::UnixStream::connect(path).is_ok() {
+        if begun.elapsed() > FORK_TIME {
+            return Err(SocketError::InUse(path.to_path_buf()));
+        }
+        thread::sleep(Duration::from_millis(10));
     }
     fs::remove_file(path).map_err(|source| SocketError::File {
         operation: "remove",

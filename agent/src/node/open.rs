@@ -25,6 +25,9 @@ use crate::sys;
 /// How long a VMM may take to go after SIGKILL.
 const END_TIME: Duration = Duration::from_secs(10);
 
+/// How long a child may take between fork and exec.
+const FORK_TIME: Duration = Duration::from_secs(10);
+
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -88,7 +91,7 @@ pub(super) fn open(config: Config) -> Result<Opened, OpenError> {
     private(&Place::runtimes(&config.runtime_dir))?;
     private(&Place::states(&config.state_dir))?;
     let lock = take_lock(&config.state_dir)?;
-    let store = Store::open(&config.state_dir.join("records.redb"))?;
+    let store = open_store(&config.state_dir.join("records.redb"))?;
     let images = ImageStore::open(&config.state_dir.join("images"))?;
     let cgroups = Cgroups::detect();
     let context = Context {
@@ -115,20 +118,23 @@ fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed("open", &path))?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut text = String::new();
-            let pid = file
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim_end().parse().ok());
+    let mut file = file;
+    let begun = Instant::now();
+    let mut lock = loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => break lock,
+            Err((back, Errno::EWOULDBLOCK)) => back,
+            Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
+        };
+        // A killed agent's last child has the lock too until it becomes a VMM; that takes a moment at most.
+        let pid = holder(&mut file);
+        if pid.is_none_or(is_alive) || begun.elapsed() > FORK_TIME {
             return Err(OpenError::Locked {
                 dir: dir.to_path_buf(),
                 pid,
             });
         }
-        Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
+        thread::sleep(Duration::from_millis(2));
     };
     let mut write = || -> io::Result<()> {
         lock.set_len(0)?;
@@ -137,6 +143,31 @@ fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {
     };
     write().map_err(failed("write", &path))?;
     Ok(lock)
+}
+
+/// The agent that wrote itself into the lock file.
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.trim_end().parse().ok()
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// Opens the records; a killed agent's last child may have them open for a moment yet.
+fn open_store(path: &Path) -> Result<Store, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match Store::open(path) {
+            Err(StoreError::InUse { .. }) if begun.elapsed() < FORK_TIME => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn observe(context: &Context) -> Result<Observed, OpenError> {

@@ -10,6 +10,7 @@ use secovia_agent_api::{
     ErrorCode, Health, HealthStatus, ImageInfo, KillRequest, Vm, VmCreate, VmState, VmStats, WaitUntil,
 };
 use secovia_guest_protocol::Request;
+use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 
 use super::check;
@@ -21,7 +22,7 @@ use crate::images::Image;
 use crate::lifecycle::{Event, Life, advance};
 use crate::process::Usage;
 use crate::records::{Record, Spec, VmId};
-use crate::supervisor::{Begin, Command, Context, Handle, View, now_ms, supervise};
+use crate::supervisor::{Begin, Command, Context, Handle, Supervised, View, now_ms, supervise};
 
 /// The node. One for each state directory.
 #[derive(Debug)]
@@ -36,16 +37,22 @@ pub struct Node {
 
 impl Node {
     /// Opens the state directory, reconciles records and host, and goes on with every VM.
-    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        let opened = open::open(config)?;
+    pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let opened = block_in_place(|| open::open(config))?;
         let node = Arc::new(Self {
             context: Arc::new(opened.context),
             vms: Mutex::default(),
             gate: tokio::sync::Mutex::default(),
             _lock: opened.lock,
         });
-        for (record, begin) in opened.vms {
-            node.adopt(record, begin);
+        let begun: Vec<_> = opened
+            .vms
+            .into_iter()
+            .map(|(record, begin)| node.adopt(record, begin).1)
+            .collect();
+        for begun in begun {
+            // A task that removes its VM at once is done too.
+            let _ = begun.await;
         }
         Ok(node)
     }
@@ -55,9 +62,9 @@ impl Node {
         &self.context.config
     }
 
-    fn adopt(self: &Arc<Self>, record: Record, begin: Begin) -> Handle {
+    fn adopt(self: &Arc<Self>, record: Record, begin: Begin) -> (Handle, oneshot::Receiver<()>) {
         let id = record.id;
-        let (handle, task) = supervise(Arc::clone(&self.context), record, begin);
+        let Supervised { handle, task, begun } = supervise(Arc::clone(&self.context), record, begin);
         self.lock().insert(id, handle.clone());
         let node = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -67,7 +74,7 @@ impl Node {
                 node.lock().remove(&id);
             }
         });
-        handle
+        (handle, begun)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Handle>> {
@@ -126,7 +133,7 @@ impl Node {
             (record.life, steps) = advance(&record.life, &Event::Start, record.created_ms, backoff);
         }
         block_in_place(|| self.context.store.put(&record)).map_err(NodeError::internal)?;
-        let handle = self.adopt(record, Begin::Steps(steps));
+        let (handle, _) = self.adopt(record, Begin::Steps(steps));
         drop(gate);
         let vm = show(&handle.view.borrow());
         Ok(vm)

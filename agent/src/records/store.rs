@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Record, VmId};
 
@@ -37,6 +37,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Why.
         source: Box<redb::Error>,
+    },
+    /// Another process has it open.
+    #[error("records {path} are in use by another process; end that one")]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// The file was written by a newer agent.
     #[error(
@@ -85,10 +91,14 @@ impl Store {
             .mode(0o600)
             .open(path)
             .map_err(|error| failed(redb::Error::Io(error)))?;
-        let backend = FileBackend::new(file).map_err(|error| failed(error.into()))?;
-        let database = Database::builder()
-            .create_with_backend(backend)
-            .map_err(|error| failed(error.into()))?;
+        let database = FileBackend::new(file)
+            .and_then(|backend| Database::builder().create_with_backend(backend))
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+                    path: path.to_path_buf(),
+                },
+                error => failed(error.into()),
+            })?;
         let store = Self {
             database,
             path: path.to_path_buf(),

@@ -129,3 +129,11 @@ fn a_record_with_an_unknown_field_is_refused_by_name() {
     let error = serde_json::from_str::<Record>(&text).unwrap_err().to_string();
     assert!(error.contains("nme"), "{error}");
 }
+
+#[test]
+fn a_store_that_is_open_is_not_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.redb");
+    let _first = Store::open(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use secovia_guest_protocol::Request;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
@@ -45,6 +45,8 @@ struct Actor {
     context: Arc<Context>,
     place: Place,
     record: Record,
+    /// The record as it is on the disk.
+    written: Record,
     view: watch::Sender<View>,
     commands: mpsc::Receiver<(Command, Reply)>,
     reports: mpsc::UnboundedReceiver<Report>,
@@ -65,8 +67,19 @@ struct Running {
     tasks: JoinSet<()>,
 }
 
-/// Starts the task of a VM whose record is on the disk. The task ends when the VM is removed.
-pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> (Handle, JoinHandle<()>) {
+/// The task of a VM.
+#[derive(Debug)]
+pub struct Supervised {
+    /// The way to it.
+    pub handle: Handle,
+    /// Ends when the VM is removed.
+    pub task: JoinHandle<()>,
+    /// Answers when what the task began with is done.
+    pub begun: oneshot::Receiver<()>,
+}
+
+/// Starts the task of a VM whose record is on the disk.
+pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> Supervised {
     let (command_sender, commands) = mpsc::channel(8);
     let (reporter, reports) = mpsc::unbounded_channel();
     let view = watch::Sender::new(View {
@@ -87,6 +100,7 @@ pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> (Handle
     let actor = Actor {
         context,
         place,
+        written: record.clone(),
         record,
         view,
         commands,
@@ -99,12 +113,16 @@ pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> (Handle
         removers: Vec::new(),
         removed: false,
     };
-    (handle, tokio::spawn(actor.run(begin)))
+    let (done, begun) = oneshot::channel();
+    let task = tokio::spawn(actor.run(begin, done));
+    Supervised { handle, task, begun }
 }
 
 impl Actor {
-    async fn run(mut self, begin: Begin) {
+    async fn run(mut self, begin: Begin, done: oneshot::Sender<()>) {
         self.begin(begin).await;
+        // Nobody may be waiting.
+        let _ = done.send(());
         while !self.removed {
             let wake = self.wake_at_ms;
             tokio::select! {
@@ -186,6 +204,7 @@ impl Actor {
             let _ = reply.send(Err(CommandError::Store(error)));
             return;
         }
+        self.show();
         let _ = reply.send(Ok(()));
         self.carry_out(steps).await;
     }
@@ -241,14 +260,14 @@ impl Actor {
             life,
             ..self.record.clone()
         };
-        if next != self.view.borrow().record {
+        if next != self.written {
             block_in_place(|| self.context.store.put(&next))?;
+            self.written = next.clone();
         }
         if next.life.state != self.record.life.state {
             log::info!("{} ({}) is {}", next.id, next.name, next.state_word());
         }
         self.record = next;
-        self.show();
         Ok(())
     }
 
@@ -268,6 +287,10 @@ impl Actor {
     }
 
     async fn carry_out(&mut self, steps: Vec<Step>) {
+        // A VM that rests is shown so when nothing of its run is left.
+        if !steps.contains(&Step::CleanUp) {
+            self.show();
+        }
         let mut steps = VecDeque::from(steps);
         while let Some(step) = steps.pop_front() {
             let event = match step {
