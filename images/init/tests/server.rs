@@ -1,18 +1,22 @@
 //! The server, natively: each session is one end of a socket pair, the workload is a program of this machine.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use secovia_guest_protocol::{
-    Decoder, ExitStatus, Frame, GuestErrorCode, GuestInfo, MAX_PAYLOAD, ProcessSpec, Reply, Request,
-    WindowSize, WorkloadSpec, WorkloadState, encode,
+    ExitStatus, Frame, GuestErrorCode, GuestInfo, MAX_PAYLOAD, ProcessSpec, Reply, Request, WindowSize,
+    WorkloadSpec, WorkloadState, encode,
 };
 use secovia_init::children::Reaping;
 use secovia_init::server::{Machine, Server};
+
+use common::{DONE, Seen, Session, on_terminal, program, sh};
 
 struct Native {
     off: Mutex<Sender<()>>,
@@ -53,12 +57,8 @@ impl Guest {
 
     fn connect(&self) -> Session {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         self.server.session(theirs.into());
-        Session {
-            socket: ours,
-            decoder: Decoder::default(),
-        }
+        Session::new(ours)
     }
 
     fn request(&self, request: Request) -> Session {
@@ -102,102 +102,6 @@ impl Guest {
         }
     }
 }
-
-struct Session {
-    socket: UnixStream,
-    decoder: Decoder,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    out: Vec<u8>,
-    err: Vec<u8>,
-    gap: u64,
-    exit: Option<ExitStatus>,
-}
-
-impl Session {
-    fn send(&mut self, frame: &Frame) {
-        self.socket.write_all(&encode(frame).unwrap()).unwrap();
-    }
-
-    /// The next frame; `None` where the guest hung up.
-    fn next(&mut self) -> Option<Frame> {
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(frame) = self.decoder.next_frame().unwrap() {
-                return Some(frame);
-            }
-            match self.socket.read(&mut buffer).expect("the guest answers in time") {
-                0 => return None,
-                count => self.decoder.push(&buffer[..count]),
-            }
-        }
-    }
-
-    fn error(&mut self) -> GuestErrorCode {
-        match self.next() {
-            Some(Frame::Error(error)) => error.code,
-            other => panic!("{other:?} is not an error"),
-        }
-    }
-
-    /// Reads to the exit.
-    fn finish(&mut self) -> Seen {
-        let mut seen = Seen::default();
-        while seen.exit.is_none() {
-            match self.next() {
-                Some(Frame::Stdout(bytes)) => seen.out.extend(bytes),
-                Some(Frame::Stderr(bytes)) => seen.err.extend(bytes),
-                Some(Frame::Gap(count)) => seen.gap += count,
-                Some(Frame::Exit(status)) => seen.exit = Some(status),
-                other => panic!("{other:?}"),
-            }
-        }
-        seen
-    }
-
-    /// Reads until standard output holds this.
-    fn until(&mut self, wanted: &str) -> String {
-        let mut out = String::new();
-        while !out.contains(wanted) {
-            match self.next() {
-                Some(Frame::Stdout(bytes)) => out.push_str(&String::from_utf8_lossy(&bytes)),
-                // A shell may have something to say about its children's ends.
-                Some(Frame::Stderr(_)) => {}
-                other => panic!("{other:?} after {out:?}"),
-            }
-        }
-        out
-    }
-}
-
-fn sh(script: &str) -> ProcessSpec {
-    let argv = ["sh", "-c", script].map(String::from).to_vec();
-    ProcessSpec {
-        argv,
-        env: BTreeMap::new(),
-        cwd: None,
-        user: None,
-        tty: None,
-    }
-}
-
-fn on_terminal(script: &str) -> ProcessSpec {
-    ProcessSpec {
-        tty: Some(WindowSize { rows: 24, cols: 80 }),
-        ..sh(script)
-    }
-}
-
-fn program(name: &str) -> ProcessSpec {
-    ProcessSpec {
-        argv: vec![name.into()],
-        ..sh("")
-    }
-}
-
-const DONE: Frame = Frame::Reply(Reply::Done {});
 
 #[test]
 fn the_workload_hands_back_its_status_and_keeps_its_streams_apart() {

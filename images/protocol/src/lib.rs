@@ -7,8 +7,22 @@
 //! A frame on the wire is its kind (1 byte), the length of its payload (4 bytes, little-endian, at most
 //! [`MAX_PAYLOAD`]) and the payload: bytes for the data frames, JSON for the rest.
 //!
+//! Whoever closes its sending half of a connection hangs up; there is no half-open session. `StdinEof` ends a process's
+//! input without that. A host that has read [`Frame::Exit`] is expected to hang up soon: a guest that is shutting down
+//! waits a moment for it.
+//!
 //! Both ends treat the other as hostile: [`Decoder`] never allocates more than one payload, never panics, and refuses
 //! unknown kinds, lengths and fields.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 mod codec;
 mod message;
