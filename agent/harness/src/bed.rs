@@ -270,38 +270,47 @@ impl Testbed {
         }
     }
 
-    /// No VM runs without a record, and no record claims a VM that is not there.
+    /// No VM runs without a record, and no record claims a VM that is not there for longer than it takes to notice its
+    /// end.
     pub async fn assert_records_are_true(&self) {
-        let records = self.client().list_vms(true).await.unwrap();
-        for vm in &records {
-            let claims = matches!(vm.state, VmState::Starting | VmState::Running | VmState::Stopping);
-            if claims && let Some(pid) = vm.vmm_pid {
-                let there = self.vmms().contains(&(vm.id.clone(), pid));
-                // It may have ended since it was listed.
-                let now = self.client().vm(&vm.id).await;
-                let still = now.is_ok_and(|now| now.vmm_pid == Some(pid));
-                assert!(
-                    there || !still,
-                    "{vm:?} has no VMM: {:?}\n{}",
-                    self.vmms(),
-                    self.agent_log()
-                );
-            } else {
-                assert!(
-                    !claims,
-                    "{vm:?} claims a VMM and names none\n{}",
-                    self.agent_log()
-                );
+        let begun = Instant::now();
+        loop {
+            // Looked at before the records: a VMM that is started meanwhile has its record before it runs.
+            let vmms = self.vmms();
+            let records = self.client().list_vms(true).await.unwrap();
+            let wrong = disagreements(&records, &vmms, &self.vmms());
+            if wrong.is_empty() {
+                return;
             }
-        }
-        for (id, pid) in self.vmms() {
             assert!(
-                records.iter().any(|vm| vm.id == id),
-                "VMM {pid} of {id} has no record\n{}",
+                begun.elapsed() < Duration::from_secs(1),
+                "{wrong:#?}\n{}",
                 self.agent_log()
             );
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// What records say that is not so, and what runs that they do not say. `before` and `after` are the VMMs that ran
+/// before and after the records were read.
+fn disagreements(records: &[Vm], before: &[(String, u32)], after: &[(String, u32)]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for vm in records {
+        let claims = matches!(vm.state, VmState::Starting | VmState::Running | VmState::Stopping);
+        let there = vm
+            .vmm_pid
+            .is_some_and(|pid| after.contains(&(vm.id.clone(), pid)));
+        if claims && !there {
+            wrong.push(format!("{} ({}) is {:?} without a VMM", vm.id, vm.name, vm.state));
+        }
+    }
+    for vmm in before.iter().filter(|vmm| after.contains(vmm)) {
+        if !records.iter().any(|vm| vm.id == vmm.0) {
+            wrong.push(format!("VMM {} of {} has no record", vmm.1, vmm.0));
+        }
+    }
+    wrong
 }
 
 /// The names in a directory; none where it is missing.
