@@ -87,7 +87,7 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> Result<u8, Failure>
         stream = client.exec(&vm.name) => stream.map_err(agent)?,
         _ = console.signals.next_plea() => return Ok(INTERRUPTED),
     };
-    let mut pump = Pump::new(purpose);
+    let mut pump = Pump::new(purpose, args.tty);
     let outcome = drive(stream, &mut pump, &mut console)
         .await
         .map_err(|error| Failure::other(format!("{operation}: carry the streams: {error}")))?;

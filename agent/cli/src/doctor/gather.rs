@@ -4,14 +4,21 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::fs::statvfs;
 use secovia_agent_api::client::{Client, ClientError};
 use serde::Deserialize;
 
+use tokio::process::Command;
+use tokio::time::timeout;
+
 use super::facts::{Access, Config, Dir, Facts, FileState, NamedFile, NoAnswer, Probe, Socket, Tool};
 use super::paths::Paths;
+
+/// How long the probe guest may take.
+const PROBE: Duration = Duration::from_secs(20);
 
 /// Where programs of the system are, also for a user whose PATH leaves the last two out.
 const TOOL_DIRS: [&str; 6] = [
@@ -31,7 +38,7 @@ pub(super) async fn gather(client: &Client, config_path: &Path) -> Facts {
         config,
         kvm: open("/dev/kvm"),
         cpu_flag: cpu_flag(),
-        probe: probe(&paths.vmm),
+        probe: probe(&paths.vmm).await,
         cgroup_controllers: cgroup_controllers(),
         tun: open("/dev/net/tun"),
         tools: vec![tool("mkfs.ext4", "formats the disk of `run --disk`", "e2fsprogs")],
@@ -97,21 +104,26 @@ impl ProbeAnswer {
         Probe::Ran {
             hardware_speed: self.hardware_speed,
             figures: format!(
-                "{} million instructions and {} exits a second",
-                self.instructions_per_second / 1_000_000,
+                "{:.1} million instructions and {} exits a second",
+                self.instructions_per_second as f64 / 1e6,
                 self.exits_per_second
             ),
         }
     }
 }
 
-/// Runs the probe guest; the VMM bounds its time.
-fn probe(vmm: &Path) -> Probe {
-    let output = Command::new(vmm).arg("--probe").stdin(Stdio::null()).output();
-    let output = match output {
-        Ok(output) => output,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Probe::NoVmm,
-        Err(error) => return Probe::Failed(format!("run {}: {error}", vmm.display())),
+/// Runs the probe guest. It takes milliseconds; a KVM that never comes back must not hold the person.
+async fn probe(vmm: &Path) -> Probe {
+    let output = Command::new(vmm)
+        .arg("--probe")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = match timeout(PROBE, output).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Probe::NoVmm,
+        Ok(Err(error)) => return Probe::Failed(format!("run {}: {error}", vmm.display())),
+        Err(_) => return Probe::Failed(format!("it did not end within {} s", PROBE.as_secs())),
     };
     match serde_json::from_slice::<ProbeAnswer>(&output.stdout) {
         Ok(answer) => answer.judged(),
@@ -258,31 +270,36 @@ mod tests {
         ));
         assert_eq!(open(dir.path().join("no").to_str().unwrap()), Access::Missing);
         assert!(super::dir(&dir.path().join("a/b")).free.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_probes_answer_is_read() {
+        let dir = tempfile::tempdir().unwrap();
         let answer = r#"{"api_version":12,"missing":[],"instructions_per_second":2000000,"exits_per_second":9,
             "hardware_speed":false}"#;
-        let script = |text: &str| {
+        let script = async |text: &str| {
             let vmm = dir.path().join("vmm");
             fs::write(&vmm, format!("#!/bin/sh\n{text}\n")).unwrap();
             fs::set_permissions(&vmm, fs::Permissions::from_mode(0o755)).unwrap();
-            probe(&vmm)
+            probe(&vmm).await
         };
         assert_eq!(
-            script(&format!("echo '{answer}'")),
+            script(&format!("echo '{answer}'")).await,
             Probe::Ran {
                 hardware_speed: false,
-                figures: "2 million instructions and 9 exits a second".into()
+                figures: "2.0 million instructions and 9 exits a second".into()
             }
         );
         let lacking = answer.replace("[]", "[\"KVM_CAP_X\"]");
         assert_eq!(
-            script(&format!("echo '{lacking}'")),
+            script(&format!("echo '{lacking}'")).await,
             Probe::Failed("this KVM lacks KVM_CAP_X".into())
         );
         assert_eq!(
-            script("echo 'open /dev/kvm: no' >&2; exit 1"),
+            script("echo 'open /dev/kvm: no' >&2; exit 1").await,
             Probe::Failed("open /dev/kvm: no".into())
         );
-        assert_eq!(probe(&dir.path().join("no")), Probe::NoVmm);
-        assert!(matches!(probe(&plain), Probe::Failed(_)));
+        assert_eq!(probe(&dir.path().join("no")).await, Probe::NoVmm);
+        assert!(matches!(probe(dir.path()).await, Probe::Failed(_)));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use secovia_guest_protocol::{Decoder, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -9,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::console::{Console, Event, Stdin, window_size};
 use super::pump::{Effect, Input, Outcome, Output, Pump};
 use crate::failure;
+
+/// How long the last word to a guest may take.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 const READ_CHUNK: usize = 64 * 1024;
 
@@ -38,10 +42,14 @@ where
                 queues.take(effects)?;
             }
         }
-        if let Some(outcome) = pump.outcome()
-            && (queues.output.is_empty() || *outcome == Outcome::Abandoned)
-        {
-            return Ok(outcome.clone());
+        match pump.outcome() {
+            Some(Outcome::Abandoned) => {
+                // The last signal should arrive, but a guest that takes nothing must not hold the person.
+                let _ = tokio::time::timeout(FAREWELL, writer.write_all(&queues.network)).await;
+                return Ok(Outcome::Abandoned);
+            }
+            Some(outcome) if queues.output.is_empty() => return Ok(outcome.clone()),
+            Some(_) | None => {}
         }
         let ended = pump.outcome().is_some();
         let stdin_wanted = pump.wants_stdin() && queues.network.is_empty();

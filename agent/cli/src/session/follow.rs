@@ -53,7 +53,7 @@ pub(crate) async fn follow(
         client,
         vm,
         ended,
-        pump: Pump::new(Purpose::Attach { stdin }),
+        pump: Pump::new(Purpose::Attach { stdin }, console.tty),
     };
     let status = followed.until_the_end(&mut console).await;
     followed.ended.abort();

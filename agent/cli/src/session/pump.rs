@@ -7,6 +7,7 @@ use secovia_guest_protocol::{
     ExitStatus, Frame, GuestError, MAX_PAYLOAD, ProcessSpec, Reply, Request, WindowSize,
 };
 
+const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
@@ -79,7 +80,7 @@ pub(crate) enum Outcome {
     Refused(GuestError),
     /// The connection ended before the process did.
     HungUp,
-    /// The person asked [`PATIENCE`] times to leave.
+    /// The person asked [`PATIENCE`] times to leave, or the terminal is gone.
     Abandoned,
     /// Nobody reads the output of the process any more, and it is of no use without.
     Unread,
@@ -101,6 +102,8 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Pump {
     purpose: Purpose,
+    /// The process runs on a terminal, which is this one.
+    tty: bool,
     state: State,
     /// Bytes of the workload's output seen so far, dropped ones included: where to go on after a hang-up.
     offset: u64,
@@ -113,9 +116,10 @@ pub(crate) struct Pump {
 
 impl Pump {
     /// A session that is not open yet.
-    pub(crate) fn new(purpose: Purpose) -> Self {
+    pub(crate) fn new(purpose: Purpose, tty: bool) -> Self {
         Self {
             purpose,
+            tty,
             state: State::New,
             offset: 0,
             stdin_ended: false,
@@ -222,9 +226,12 @@ impl Pump {
     fn signal(&mut self, signal: i32) -> Vec<Effect> {
         if signal == SIGINT || signal == SIGTERM {
             self.pleas += 1;
-            if self.pleas >= PATIENCE {
-                return self.end(Outcome::Abandoned);
-            }
+        }
+        if self.pleas >= PATIENCE {
+            return self.end(Outcome::Abandoned);
+        }
+        if signal == SIGHUP && self.tty {
+            self.end(Outcome::Abandoned);
         }
         vec![Effect::Send(Frame::Signal(signal))]
     }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
@@ -75,8 +76,10 @@ impl Terminal {
     }
 }
 
-/// An agent whose guest shows each size and each key that it gets, and ends at `q`.
-fn agent() -> FakeAgent {
+/// An agent whose guest shows each size and each key that it gets, and ends at `q`; what else it gets comes out of the
+/// channel too.
+fn agent() -> (FakeAgent, Receiver<Frame>) {
+    let (sender, signals) = channel();
     let agent = FakeAgent::start();
     agent.on(
         "GET /v1/vms/web",
@@ -99,18 +102,22 @@ fn agent() -> FakeAgent {
                         return;
                     }
                     Frame::Stdin(bytes) => format!("key {};", bytes[0]),
-                    other => format!("{other:?};"),
+                    other => {
+                        let text = format!("{other:?};");
+                        sender.send(other).unwrap();
+                        text
+                    }
                 };
                 guest.send(Frame::Stdout(text.into_bytes())).await;
             }
         }),
     );
-    agent
+    (agent, signals)
 }
 
 #[test]
 fn keys_and_sizes_go_to_the_guest_and_the_terminal_is_put_back() {
-    let agent = agent();
+    let (agent, _signals) = agent();
     let mut terminal = Terminal::open(30, 90);
     assert!(!terminal.is_raw());
     let mut child = terminal.exec(&agent);
@@ -128,7 +135,7 @@ fn keys_and_sizes_go_to_the_guest_and_the_terminal_is_put_back() {
 
 #[test]
 fn a_signal_that_ends_the_session_puts_the_terminal_back() {
-    let agent = agent();
+    let (agent, _signals) = agent();
     let mut terminal = Terminal::open(30, 90);
     let mut child = terminal.exec(&agent);
     terminal.expect("size 30x90;");
@@ -139,4 +146,16 @@ fn a_signal_that_ends_the_session_puts_the_terminal_back() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!terminal.is_raw());
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_session_and_tells_the_guest() {
+    let (agent, signals) = agent();
+    let mut terminal = Terminal::open(30, 90);
+    let mut child = terminal.exec(&agent);
+    terminal.expect("size 30x90;");
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!terminal.is_raw());
+    assert_eq!(signals.recv().unwrap(), Frame::Signal(1));
 }

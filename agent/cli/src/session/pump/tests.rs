@@ -3,10 +3,13 @@ use secovia_guest_protocol::GuestErrorCode;
 use super::*;
 
 fn exec(stdin: bool) -> Pump {
-    Pump::new(Purpose::Exec {
-        process: process(),
-        stdin,
-    })
+    Pump::new(
+        Purpose::Exec {
+            process: process(),
+            stdin,
+        },
+        false,
+    )
 }
 
 fn process() -> ProcessSpec {
@@ -21,7 +24,7 @@ fn process() -> ProcessSpec {
 
 /// A session whose streams flow.
 fn streaming(purpose: Purpose) -> Pump {
-    let mut pump = Pump::new(purpose);
+    let mut pump = Pump::new(purpose, false);
     pump.open();
     assert!(!pump.is_streaming() && !pump.wants_stdin());
     assert_eq!(pump.step(Input::Frame(Frame::Reply(Reply::Done {}))), []);
@@ -121,6 +124,19 @@ fn signals_and_sizes_go_to_the_guest_and_the_third_plea_leaves() {
     );
     assert_eq!(pump.step(Input::Signal(SIGINT)), []);
     assert_eq!(pump.outcome(), Some(&Outcome::Abandoned));
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_session() {
+    for tty in [false, true] {
+        let mut pump = Pump::new(Purpose::Attach { stdin: true }, tty);
+        pump.open();
+        assert_eq!(
+            pump.step(Input::Signal(SIGHUP)),
+            [Effect::Send(Frame::Signal(SIGHUP))]
+        );
+        assert_eq!(pump.outcome(), tty.then_some(&Outcome::Abandoned));
+    }
 }
 
 #[test]
