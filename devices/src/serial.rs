@@ -43,8 +43,8 @@ pub struct Serial {
     uart: vm_superio::Serial<Line, NoEvents, Box<dyn Write + Send>>,
     lost: u64,
     room: Option<EventFd>,
-    /// Input was turned away and waits for room.
-    waiting: bool,
+    /// The FIFO was filled to the brim and not empty since.
+    brimful: bool,
 }
 
 impl Serial {
@@ -61,12 +61,12 @@ impl Serial {
             uart: vm_superio::Serial::new(Line(interrupt), output),
             lost: 0,
             room: None,
-            waiting: false,
+            brimful: false,
         }
     }
 
-    /// `event` is written to when the guest has read all input, after [`enqueue`](Self::enqueue) did not take
-    /// everything: there is room again. Until then the event loop need not look at its input.
+    /// `event` is written to when the guest has read all input after the FIFO was full: there is room again. Until
+    /// then the event loop need not look at its input.
     pub fn set_room_event(&mut self, event: EventFd) {
         self.room = Some(event);
     }
@@ -75,12 +75,11 @@ impl Serial {
     /// full, or while the guest has the UART in loop-back mode.
     pub fn enqueue(&mut self, input: &[u8]) -> usize {
         let room = self.capacity().min(input.len());
-        self.waiting = room < input.len();
         let input = input.get(..room).unwrap_or_default();
         if input.is_empty() {
             return 0;
         }
-        match self.uart.enqueue_raw_bytes(input) {
+        let taken = match self.uart.enqueue_raw_bytes(input) {
             Ok(taken) => taken,
             Err(vm_superio::serial::Error::Trigger(error)) => {
                 // The bytes are in the FIFO; only the interrupt failed.
@@ -88,7 +87,9 @@ impl Serial {
                 room
             }
             Err(_) => 0,
-        }
+        };
+        self.brimful |= self.capacity() == 0;
+        taken
     }
 
     /// How many bytes of input the FIFO has room for.
@@ -108,8 +109,8 @@ impl BusDevice for Serial {
         data.fill(0);
         if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first_mut()) {
             *first = self.uart.read(offset);
-            if self.waiting && self.capacity() == FIFO {
-                self.waiting = false;
+            if self.brimful && self.capacity() == FIFO {
+                self.brimful = false;
                 if let Some(Err(error)) = self.room.as_ref().map(|room| room.write(1)) {
                     log::debug!("serial console: event for more input: {error}");
                 }

@@ -96,15 +96,15 @@ fn input_is_taken_up_to_the_fifos_room_and_read_in_order() {
 }
 
 #[test]
-fn whoever_had_more_input_hears_when_there_is_room_again() {
+fn whoever_filled_the_fifo_hears_when_there_is_room_again() {
     let mut serial = Serial::new(Arc::new(CountingInterrupt::default()), Box::new(io::sink()));
     let room = EventFd::new(libc::EFD_NONBLOCK).unwrap();
     serial.set_room_event(room.try_clone().unwrap());
-    assert_eq!(serial.enqueue(&[1; 64]), 64);
-    for _ in 0..64 {
+    assert_eq!(serial.enqueue(&[1; 63]), 63);
+    for _ in 0..63 {
         read(&mut serial, DATA);
     }
-    assert!(room.read().is_err(), "everything was taken: nobody waits");
+    assert!(room.read().is_err(), "there was room all the time");
     assert_eq!(serial.enqueue(&[2; 65]), 64);
     for _ in 0..63 {
         read(&mut serial, DATA);
@@ -148,8 +148,8 @@ fn a_reader_that_stops_costs_bytes_but_never_more_than_the_patience() {
     }
     let full = Instant::now();
     send(&mut serial, &vec![b'b'; 10_000]);
-    // Once stalled, nobody waits: 10,000 times 50 ms would be 8 minutes.
-    assert!(full.elapsed() < Duration::from_secs(5), "{:?}", full.elapsed());
+    // Once stalled, nobody waits: 10,000 times 50 ms would be more than 8 minutes.
+    assert!(full.elapsed() < Duration::from_secs(60), "{:?}", full.elapsed());
     assert!(started.elapsed() >= patience);
     assert_eq!(serial.lost(), 10_001);
 
