@@ -71,3 +71,35 @@ pub const VIRTIO_SIZE: u64 = MmioTransport::LEN;
 pub const VIRTIO_PIN: u8 = 6;
 /// As many virtio devices as there are pins.
 pub const VIRTIO_MAX: usize = (ioapic::PINS - VIRTIO_PIN) as usize;
+
+#[cfg(test)]
+mod tests {
+    use secovia_devices::ged::GedEvent;
+    use secovia_devices::power::{AcpiPower, I8042};
+    use secovia_devices::pvpanic::PvPanic;
+    use secovia_devices::serial::Serial;
+    use secovia_stub_guests::machine;
+
+    use super::*;
+
+    #[test]
+    fn the_stub_guests_know_this_machine() {
+        assert_eq!(u64::from(machine::SERIAL), Serial::COM1);
+        assert_eq!(u64::from(machine::KEYBOARD), I8042::BASE + 4);
+        assert_eq!(u64::from(machine::PVPANIC), PvPanic::PORT);
+        assert_eq!(u64::from(machine::RESET), POWER + AcpiPower::RESET);
+        assert_eq!(machine::RESET_VALUE, AcpiPower::RESET_VALUE);
+        assert_eq!(
+            u64::from(machine::SLEEP_CONTROL),
+            POWER + AcpiPower::SLEEP_CONTROL
+        );
+        assert_eq!(machine::SLEEP_S5, 1 << 5 | AcpiPower::S5 << 2);
+        assert_eq!(u64::from(machine::VIRTIO), VIRTIO);
+        assert_eq!(machine::VIRTIO_PIN, VIRTIO_PIN);
+        assert_eq!(u64::from(machine::EVENTS), EVENTS);
+        assert_eq!(
+            u32::from(machine::EVENT_POWER_BUTTON),
+            GedEvent::PowerButton as u32
+        );
+    }
+}

@@ -1,4 +1,50 @@
-//! One microVM.
+//! One microVM: a minimal KVM virtual machine monitor. The program is `secovia-vmm`; this library is what it is made of.
+//!
+//! # Layers
+//! ```text
+//! main, cli, logger                    the process: words in, exit status out
+//! config, probe                        what is asked for, checked once; how fast KVM is
+//! machine                              assembly, event loop, life: the only place that knows everything
+//! boot  acpi  cpuid  vcpu              kernel and tables into memory; what CPUID says; registers, states, threads
+//! kvm  memory  layout  sys             KVM's calls; guest memory; addresses; what no crate wraps
+//! secovia-devices                      device models, which know none of this
+//! ```
+//! Arrows point down. A configuration as it is written (`VmSpec`) becomes one that holds ([`config::VmConfig`]) once, and
+//! nothing below sees the former.
+//!
+//! # The machine
+//! Hardware-reduced ACPI describes all of it, so that unmodified distribution kernels find everything: local APICs (in
+//! KVM, in x2APIC mode where the guest likes), one I/O APIC of 24 pins (ours), a serial port, virtio devices over MMIO, an
+//! event device with power button and generation ID, a panic device, reset and sleep registers. There is no PIC, PIT,
+//! clock chip, PCI or firmware. Where each is, [`layout`] says.
+//!
+//! An interrupt goes device, pin, I/O APIC, message, `KVM_SIGNAL_MSI`; nothing is routed in the kernel. A queue
+//! notification is served by the vCPU that wrote it. Both keep the start short: see [`kvm`].
+//!
+//! # Threads
+//! | thread | does |
+//! |---|---|
+//! | main | builds the machine, then the event loop: the host's side of devices, console input, signals, the end |
+//! | `vcpuN` | runs the guest and serves its register accesses, which includes the disk's I/O |
+//!
+//! SIGTERM, SIGINT and SIGHUP are blocked everywhere and read from a descriptor. The first real-time signal fetches a
+//! vCPU's thread back from the guest; a flag that its handler sets closes the gap before KVM_RUN.
+//!
+//! # Lock order
+//! 1. a device (transport, serial port, event device), held for one register access or one host event;
+//! 2. the I/O APIC, taken by a device that raises its line.
+//!
+//! Nothing is locked under the I/O APIC, and no device takes another's lock. The vCPUs' request and the first ending
+//! have a lock each, under which nothing else is taken. While vCPUs run the buses are only read, without a lock.
+//!
+//! # The end
+//! The first vCPU whose guest shuts down, resets, panics or breaks tells the event loop and stops. The loop returns an
+//! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket; memory and virtual machine are
+//! left to the kernel with the process.
+//!
+//! # Unsafe code
+//! Only in [`kvm`] and [`sys`]. Everything that reads a file or a guest is checked code.
+
 pub mod acpi;
 pub mod boot;
 pub mod cli;

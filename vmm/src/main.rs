@@ -9,6 +9,7 @@ use secovia_vmm::{logger, machine, probe, sys};
 use secovia_vmm_api::Exit;
 
 fn main() -> ExitCode {
+    sys::one_heap();
     let exit = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(args)) => run(args),
         Ok(Command::Probe) => measure(),

@@ -2,6 +2,13 @@
 
 use std::mem::MaybeUninit;
 
+/// Keeps the allocator to one heap for all threads. vCPUs allocate next to nothing, and a heap of their own would cost
+/// each of them four system calls and some pages.
+pub fn one_heap() {
+    // SAFETY: sets a number in the allocator. A refusal (0) changes nothing.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// The host's memory in bytes.
 pub fn host_memory() -> u64 {
     let mut info = MaybeUninit::<libc::sysinfo>::zeroed();

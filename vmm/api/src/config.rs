@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct VmSpec {
     /// What boots.
     pub boot_source: BootSourceSpec,
-    /// Disks, in the order in which the guest names them (vda, vdb).
+    /// Disks, in the order in which the guest names them (vda, vdb); but the root device comes first.
     #[serde(default)]
     pub drives: Vec<DriveSpec>,
     /// vCPUs and memory.
@@ -33,7 +33,7 @@ pub struct BootSourceSpec {
     /// A cpio archive, compressed or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd_path: Option<PathBuf>,
-    /// The kernel's command line.
+    /// The kernel's command line; `console=ttyS0 panic=1` where it is not given. The root device's arguments follow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_args: Option<String>,
 }

@@ -17,7 +17,8 @@ pub fn read(path: &Path) -> Result<VmSpec, ConfigError> {
         path: path.into(),
         source,
     };
-    let mut text = Vec::new();
+    // Most fit at once.
+    let mut text = Vec::with_capacity(4096);
     let file = File::open(path).map_err(failed)?;
     file.take(MAX_SIZE + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_SIZE {

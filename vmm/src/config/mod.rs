@@ -3,6 +3,8 @@
 mod drives;
 mod error;
 mod file;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,4 @@
-//! KVM, as thinly as possible. With [`crate::memory`] and [`crate::sys`] the only place for `unsafe` in this crate.
+//! KVM, as thinly as possible. With [`crate::sys`] the only place for `unsafe` in this crate.
 //!
 //! The order in which a machine is made decides on its start: a memory slot that is added after an interrupt
 //! controller costs a grace period (5 to 7 ms). So: [`Vm::create`] takes the memory and registers every slot, then the

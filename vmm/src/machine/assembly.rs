@@ -53,16 +53,16 @@ pub(super) fn boot(config: VmConfig) -> Result<Assembly, MachineError> {
     let inventory = inventory::list(config.disks, config.vsock, config.entropy);
     let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
 
-    let host = Host::open()?;
-    let optional = host.optional();
     let memory = memory::create(config.memory)?;
-    let vm = Vm::create(&host, memory.clone(), optional).map_err(|error| explain(&host, error))?;
-    let vm = Arc::new(vm);
-
     let slots: Vec<_> = (0..devices.len()).map(inventory::slot).collect();
     let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots)?;
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;
     VmGenId::new(&memory, GuestAddress(layout::GENERATION_ID)).map_err(assembly)?;
+
+    let host = Host::open()?;
+    let optional = host.optional();
+    let vm = Vm::create(&host, memory.clone(), optional).map_err(|error| explain(&host, error))?;
+    let vm = Arc::new(vm);
 
     let vcpus = vcpus(&host, &vm, config.topology, optional, entry)?;
     let mut board = Board::new(vm.clone());

@@ -1,4 +1,4 @@
-//! One machine: put together ([`assembly`]), run, and brought to its end.
+//! One machine: put together (`assembly`), run, and brought to its end (`events`, `life`).
 
 mod assembly;
 mod ending;

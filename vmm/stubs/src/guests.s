@@ -85,12 +85,15 @@
 .endm
 # Guests that end in different ways.
 .pushsection .rodata.stub_guests, "a"
+.globl stub_hello
 stub_hello:
     PRINT 9f, 5
     RESET
 9:  .ascii "stub\n"
+.globl stub_hello_end
 stub_hello_end:
 
+.globl stub_acpi_reset
 stub_acpi_reset:
     PRINT 9f, 5
     mov edx, {reset}
@@ -98,14 +101,18 @@ stub_acpi_reset:
     out dx, al
     HALT
 9:  .ascii "acpi\n"
+.globl stub_acpi_reset_end
 stub_acpi_reset_end:
 
+.globl stub_power_off
 stub_power_off:
     PRINT 9f, 4
     POWER_OFF
 9:  .ascii "off\n"
+.globl stub_power_off_end
 stub_power_off_end:
 
+.globl stub_panic
 stub_panic:
     PRINT 9f, 6
     mov edx, {pvpanic}
@@ -113,8 +120,10 @@ stub_panic:
     out dx, al
     HALT
 9:  .ascii "panic\n"
+.globl stub_panic_end
 stub_panic_end:
 
+.globl stub_triple_fault
 stub_triple_fault:
     PRINT 9f, 6
     lidt [rip + 8f]
@@ -123,14 +132,18 @@ stub_triple_fault:
 8:  .word 0
     .quad 0
 9:  .ascii "fault\n"
+.globl stub_triple_fault_end
 stub_triple_fault_end:
 
+.globl stub_idle
 stub_idle:
     PRINT 9f, 6
     HALT
 9:  .ascii "ready\n"
+.globl stub_idle_end
 stub_idle_end:
 
+.globl stub_power_button
 stub_power_button:
     MAP_DEVICES
     PRINT 9f, 6
@@ -140,8 +153,10 @@ stub_power_button:
     jz 3b
     POWER_OFF
 9:  .ascii "ready\n"
+.globl stub_power_button_end
 stub_power_button_end:
 
+.globl stub_echo
 stub_echo:
     PRINT 9f, 6
 3:  mov edx, {serial} + 5    # line status
@@ -153,8 +168,10 @@ stub_echo:
     out dx, al
     RESET
 9:  .ascii "ready\n"
+.globl stub_echo_end
 stub_echo_end:
 
+.globl stub_nothing_there
 stub_nothing_there:
     mov edx, 0xcf8
     in eax, dx
@@ -168,8 +185,10 @@ stub_nothing_there:
     PRINT 9f, 8
 3:  RESET
 9:  .ascii "nothing\n"
+.globl stub_nothing_there_end
 stub_nothing_there_end:
 # Guests that use a disk.
+.globl stub_disk_read
 stub_disk_read:
     MAP_DEVICES
     DISK_REQUEST
@@ -181,8 +200,10 @@ stub_disk_read:
     RESET
 8:
     VIRTIO_TABLE
+.globl stub_disk_read_end
 stub_disk_read_end:
 
+.globl stub_disk_interrupt
 stub_disk_interrupt:
     MAP_DEVICES
     DISK_REQUEST
@@ -218,8 +239,10 @@ stub_disk_interrupt:
     .quad 0x260000
 8:
     VIRTIO_TABLE
+.globl stub_disk_interrupt_end
 stub_disk_interrupt_end:
 # Guests that need more than one mode of the processor.
+.globl stub_second_cpu
 stub_second_cpu:
 # The second vCPU starts in 16-bit mode at 0x4000: copy its code there.
     lea rsi, [rip + 7f]
@@ -258,10 +281,12 @@ stub_second_cpu:
     jmp 6b
 .code64
 8:
+.globl stub_second_cpu_end
 stub_second_cpu_end:
 # Entered by PVH: 32-bit, no paging, %ebx points to the start information, whose magic number is checked. Maps
 # the first gigabyte with tables at 0x29_0000 and goes on in 64-bit mode.
 .code32
+.globl stub_pvh_to_long
 stub_pvh_to_long:
     cmp dword ptr [ebx], 0x336ec578
     jne 6f
@@ -294,6 +319,7 @@ stub_pvh_to_long:
 .word 8
 6:  hlt
     jmp 6b
+.globl stub_pvh_to_long_end
 stub_pvh_to_long_end:
 .code64
 .popsection

@@ -47,6 +47,11 @@ impl Guest {
         Self { name, code }
     }
 
+    /// The bare code, to be loaded at [`machine::LOAD_ADDRESS`] and entered at its start in 64-bit mode.
+    pub fn code(&self) -> &'static [u8] {
+        (self.code)()
+    }
+
     /// The guest as an ELF file.
     pub fn elf(&self) -> Vec<u8> {
         elf::wrap((self.code)(), machine::LOAD_ADDRESS, elf::Entry::Long)

@@ -1,0 +1,106 @@
+//! What a machine costs before a kernel is in it: its start, its end, its memory.
+//!
+//! Every guest here is a stub of a few instructions, so that the figures are the VMM's own, also on a KVM that
+//! executes guests by software emulation.
+
+mod guest;
+mod memory;
+mod start;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: secovia-bench start [--vmm FILE] [--yardstick FILE] [--runs N] [--json]
+       secovia-bench memory [--vmm FILE] [--json]
+
+  start   exec to the guest's first serial byte, and the guest's reset to the process's end, beside a program that makes
+          only the KVM calls that any VMM must make. Status 1 where a goal is missed: at most 1.5 ms and twice the
+          yardstick, and gone within 2 ms
+  memory  what the idle VMM holds beyond the guest's memory. Status 1 where it is more than 2.5 MiB
+
+  --vmm FILE        the VMM [default: secovia-vmm beside this program]
+  --yardstick FILE  the yardstick [default: secovia-yardstick beside this program]
+  --runs N          how many starts of each [default: 20]
+  --json            print one line of JSON instead of a table
+";
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}; see --help")]
+    Usage(#[from] lexopt::Error),
+    #[error("{operation}: {source}")]
+    Host {
+        operation: String,
+        source: std::io::Error,
+    },
+    #[error("{program} did not behave: {reason}")]
+    Program { program: String, reason: String },
+    #[error("write the report: {0}")]
+    Report(#[from] serde_json::Error),
+}
+
+impl Error {
+    fn host(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Host {
+            operation: operation.into(),
+            source,
+        }
+    }
+}
+
+/// What was asked for.
+struct Options {
+    vmm: PathBuf,
+    yardstick: PathBuf,
+    runs: usize,
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("secovia-bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A subcommand; `false` where a goal was missed.
+type Job = fn(&Options) -> Result<bool, Error>;
+
+fn run() -> Result<bool, Error> {
+    use lexopt::prelude::*;
+    let own = std::env::current_exe().map_err(Error::host("find this program"))?;
+    let mut options = Options {
+        vmm: own.with_file_name("secovia-vmm"),
+        yardstick: own.with_file_name("secovia-yardstick"),
+        runs: 20,
+        json: false,
+    };
+    let mut job: Option<Job> = None;
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(name) if job.is_none() && name == "start" => job = Some(start::run),
+            Value(name) if job.is_none() && name == "memory" => job = Some(memory::run),
+            Long("vmm") => options.vmm = parser.value()?.into(),
+            Long("yardstick") => options.yardstick = parser.value()?.into(),
+            Long("runs") => options.runs = parser.value()?.parse::<usize>()?.max(1),
+            Long("json") => options.json = true,
+            Long("help") | Short('h') => {
+                print!("{HELP}");
+                return Ok(true);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match job {
+        Some(job) => job(&options),
+        None => Err(lexopt::Error::from("start or memory is missing").into()),
+    }
+}

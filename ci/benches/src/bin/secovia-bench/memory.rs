@@ -1,0 +1,151 @@
+//! What an idle VMM holds beyond its guest's memory.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+
+use secovia_stub_guests::IDLE;
+use serde::Serialize;
+
+use super::guest::{Files, MEMORY_MIB, name};
+use super::{Error, Options};
+
+/// What the stub guest prints before it halts.
+const GREETING: &[u8] = b"ready\n";
+const GOAL_KIB: u64 = 2560;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Proportional set size of everything but guest memory.
+    vmm_pss_kib: u64,
+    /// Of it, what no other process shares.
+    vmm_private_kib: u64,
+    /// Proportional set size of guest memory.
+    guest_pss_kib: u64,
+    /// How many threads it has.
+    threads: usize,
+    met: bool,
+}
+
+/// Runs the idle guest and looks at its process.
+pub(super) fn run(options: &Options) -> Result<bool, Error> {
+    let files = Files::new(IDLE)?;
+    let mut child = Command::new(&options.vmm)
+        .args(files.arguments())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(Error::host(format!("start {}", options.vmm.display())))?;
+    let report = look(&mut child, &name(&options.vmm));
+    let _ = child.kill();
+    let _ = child.wait();
+    let report = report?;
+
+    let text = if options.json {
+        serde_json::to_string(&report)? + "\n"
+    } else {
+        format!(
+            "idle VMM beyond guest memory: {} KiB PSS, of it {} private; {} threads; guest memory: {} KiB of {} MiB\n\
+             goal (at most {GOAL_KIB} KiB): {}\n",
+            report.vmm_pss_kib,
+            report.vmm_private_kib,
+            report.threads,
+            report.guest_pss_kib,
+            MEMORY_MIB,
+            if report.met { "met" } else { "missed" }
+        )
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(Error::host("print the report"))?;
+    Ok(report.met)
+}
+
+fn look(child: &mut Child, program: &str) -> Result<Report, Error> {
+    let mut greeting = [0; GREETING.len()];
+    let misbehaved = |reason: &str| Error::Program {
+        program: program.into(),
+        reason: reason.into(),
+    };
+    let output = child
+        .stdout
+        .as_mut()
+        .ok_or_else(|| misbehaved("it has no output"))?;
+    output
+        .read_exact(&mut greeting)
+        .map_err(Error::host("read the guest's output"))?;
+    if greeting != GREETING {
+        return Err(misbehaved("its guest is not the idle one"));
+    }
+    let read = |file: &str| {
+        let path = format!("/proc/{}/{file}", child.id());
+        fs::read_to_string(&path).map_err(Error::host(format!("read {path}")))
+    };
+    let maps = Mappings::parse(&read("smaps")?);
+    if !maps.guest_found {
+        return Err(misbehaved("no mapping has the size of guest memory"));
+    }
+    let threads = read("status")?
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok())
+        .unwrap_or(0);
+    Ok(Report {
+        vmm_pss_kib: maps.own_pss,
+        vmm_private_kib: maps.own_private,
+        guest_pss_kib: maps.guest_pss,
+        threads,
+        met: maps.own_pss <= GOAL_KIB,
+    })
+}
+
+/// Sums over `/proc/PID/smaps`, in KiB.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Mappings {
+    own_pss: u64,
+    own_private: u64,
+    guest_pss: u64,
+    guest_found: bool,
+}
+
+impl Mappings {
+    /// The mapping whose size is the guest's memory is the guest's; all others are the VMM's own.
+    fn parse(smaps: &str) -> Self {
+        let mut sums = Self::default();
+        let mut guest = false;
+        for line in smaps.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(key), Some(Ok(value))) = (words.next(), words.next().map(str::parse::<u64>)) else {
+                continue;
+            };
+            match key {
+                "Size:" => {
+                    guest = value == MEMORY_MIB << 10;
+                    sums.guest_found |= guest;
+                }
+                "Pss:" if guest => sums.guest_pss += value,
+                "Pss:" => sums.own_pss += value,
+                "Private_Clean:" | "Private_Dirty:" if !guest => sums.own_private += value,
+                _ => {}
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_memory_is_told_from_the_rest() {
+        let smaps = "7f00-7f10 rw-p 0 00:00 0 \nSize: 131072 kB\nPss: 40 kB\nPrivate_Dirty: 40 kB\n\
+                     5500-5510 r-xp 0 08:01 7 /vmm\nSize: 1024 kB\nPss: 300 kB\nPrivate_Clean: 100 kB\nPrivate_Dirty: 4 kB\n";
+        let expected = Mappings {
+            own_pss: 300,
+            own_private: 104,
+            guest_pss: 40,
+            guest_found: true,
+        };
+        assert_eq!(Mappings::parse(smaps), expected);
+    }
+}

@@ -1,0 +1,193 @@
+use std::path::PathBuf;
+
+use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, EntropySpec};
+
+use super::*;
+
+const HOST: u64 = 4 << 30;
+
+/// A file that is surely there: this test program itself.
+fn any_file() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+fn drive(id: &str) -> DriveSpec {
+    DriveSpec {
+        drive_id: id.into(),
+        path_on_host: any_file(),
+        is_root_device: false,
+        is_read_only: true,
+        partuuid: None,
+        cache_type: CacheType::Unsafe,
+    }
+}
+
+fn spec() -> VmSpec {
+    VmSpec {
+        boot_source: BootSourceSpec {
+            kernel_image_path: any_file(),
+            initrd_path: None,
+            boot_args: None,
+        },
+        drives: vec![drive("data")],
+        machine_config: MachineSpec {
+            vcpu_count: 2,
+            mem_size_mib: 128,
+            smt: false,
+        },
+        vsock: Some(VsockSpec {
+            guest_cid: 3,
+            uds_path: "/nonexistent/v.sock".into(),
+        }),
+        entropy: Some(EntropySpec {}),
+    }
+}
+
+#[test]
+fn a_good_specification_becomes_a_configuration() {
+    let config = VmConfig::new(spec(), HOST).unwrap();
+    assert_eq!(config.topology.vcpus(), 2);
+    assert_eq!(config.memory, 128 << 20);
+    assert_eq!(config.boot.command_line, DEFAULT_BOOT_ARGS);
+    assert_eq!(config.disks[0].id, "data");
+    assert!(config.entropy && config.vsock.is_some());
+}
+
+#[test]
+fn the_root_device_comes_first_and_joins_the_command_line() {
+    let mut spec = spec();
+    spec.boot_source.boot_args = Some("quiet".into());
+    spec.drives.push(DriveSpec {
+        is_root_device: true,
+        ..drive("root")
+    });
+    spec.drives.push(drive("more"));
+    let config = VmConfig::new(spec.clone(), HOST).unwrap();
+    let ids: Vec<_> = config.disks.iter().map(|disk| disk.id.as_str()).collect();
+    assert_eq!(ids, ["root", "data", "more"]);
+    assert_eq!(config.boot.command_line, "quiet root=/dev/vda ro");
+
+    spec.drives[1].is_read_only = false;
+    spec.drives[1].partuuid = Some("0eaa91a0-01".into());
+    let config = VmConfig::new(spec, HOST).unwrap();
+    assert_eq!(config.boot.command_line, "quiet root=PARTUUID=0eaa91a0-01 rw");
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_remedy() {
+    type Change = fn(&mut VmSpec);
+    let cases: [(Change, &str); 20] = [
+        (
+            |s| s.machine_config.vcpu_count = 0,
+            "machine-config.vcpu_count: 0; give 1 to 32",
+        ),
+        (
+            |s| s.machine_config.vcpu_count = 33,
+            "machine-config.vcpu_count: 33; give 1 to 32",
+        ),
+        (
+            |s| (s.machine_config.vcpu_count, s.machine_config.smt) = (3, true),
+            "machine-config.smt: 3 vCPUs do not pair up",
+        ),
+        (
+            |s| s.machine_config.mem_size_mib = 63,
+            "machine-config.mem_size_mib: 63 MiB; give at least 64",
+        ),
+        (
+            |s| s.machine_config.mem_size_mib = 4097,
+            "machine-config.mem_size_mib: 4097 MiB, this host has 4096; give less",
+        ),
+        (
+            |s| s.machine_config.mem_size_mib = u64::MAX,
+            "this host has 4096; give less",
+        ),
+        (
+            |s| s.boot_source.kernel_image_path = "/nonexistent".into(),
+            "boot-source.kernel_image_path: /nonexistent: No such file or directory (os error 2); create it",
+        ),
+        (
+            |s| s.boot_source.kernel_image_path = "/".into(),
+            "boot-source.kernel_image_path: /: not a regular file",
+        ),
+        (
+            |s| s.boot_source.initrd_path = Some("/nonexistent".into()),
+            "boot-source.initrd_path: /nonexistent: No such file",
+        ),
+        (
+            |s| s.boot_source.boot_args = Some("a\0b".into()),
+            "boot-source.boot_args: has a line break",
+        ),
+        (
+            |s| s.boot_source.boot_args = Some("x".repeat(2048)),
+            "boot-source.boot_args: 2048 bytes",
+        ),
+        (
+            |s| s.drives[0].drive_id = String::new(),
+            "drives: entry 0 has an empty drive_id",
+        ),
+        (
+            |s| s.drives.push(drive("data")),
+            "drives: drive_id \"data\" is there twice",
+        ),
+        (
+            |s| {
+                s.drives[0].is_root_device = true;
+                s.drives.push(DriveSpec {
+                    is_root_device: true,
+                    ..drive("other")
+                });
+            },
+            "drives: \"data\" and \"other\" both have is_root_device",
+        ),
+        (
+            |s| s.drives[0].path_on_host = "/nonexistent".into(),
+            "drives.data.path_on_host: /nonexistent: No such file",
+        ),
+        (
+            |s| s.drives[0].path_on_host = "/".into(),
+            "drives.data.path_on_host: /: neither a regular file nor a block",
+        ),
+        (
+            |s| s.drives[0].partuuid = Some("1".into()),
+            "drives.data.partuuid: only of use with is_root_device",
+        ),
+        (
+            |s| (s.drives[0].is_root_device, s.drives[0].partuuid) = (true, Some("x y".into())),
+            "drives.data.partuuid: \"x y\" is no UUID",
+        ),
+        (
+            |s| s.vsock.as_mut().unwrap().guest_cid = 2,
+            "vsock.guest_cid: 2 is reserved; give 3",
+        ),
+        (
+            |s| s.vsock.as_mut().unwrap().uds_path = "/".into(),
+            "vsock.uds_path: / exists already; remove it",
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut spec = spec();
+        change(&mut spec);
+        let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
+        assert!(
+            message.contains(expected),
+            "{message}\nshould contain: {expected}"
+        );
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn more_devices_than_pins_are_refused() {
+    let mut spec = spec();
+    spec.drives = (0..17).map(|number| drive(&number.to_string())).collect();
+    let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
+    assert_eq!(message, "drives, vsock, entropy: 19 devices; at most 18 fit");
+}
+
+#[test]
+fn a_socket_path_that_no_socket_can_have_is_refused() {
+    let mut spec = spec();
+    spec.vsock.as_mut().unwrap().uds_path = PathBuf::from("/tmp").join("x".repeat(108));
+    let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
+    assert!(message.contains("longer than 107 bytes"), "{message}");
+}
