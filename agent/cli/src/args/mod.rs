@@ -94,7 +94,7 @@ pub(crate) struct RunArgs {
     /// Run the command in this directory of the image.
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// What happens when the command ends: no, on-failure[:N], always.
+    /// What happens when the command ends: no, on-failure, on-failure:N (at most N times) or always.
     #[arg(long, default_value_t = RestartPolicy::No, value_name = "POLICY")]
     pub restart: RestartPolicy,
     /// Return as soon as the command runs, and print the microVM's name.
