@@ -92,15 +92,16 @@ fn what_is_typed_reaches_the_guest() {
     if !kvm() {
         return;
     }
+    // More than the serial port holds at a time.
+    let line = "0123456789abcdef".repeat(20) + "\n";
     let machine = Machine::stub(stubs::ECHO);
     let mut running = machine.start();
     running.wait_for("ready\n");
-    running.type_in("x");
+    running.type_in(&line);
     let outcome = running.end();
     assert_eq!(
-        (outcome.output.as_str(), outcome.status),
-        ("ready\nx", Some(3)),
-        "{outcome:?}"
+        (outcome.output, outcome.status),
+        (format!("ready\n{line}"), Some(3))
     );
 }
 

@@ -1,13 +1,13 @@
 //! The event loop: everything that the host's side has to say, on the main thread.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use event_manager::{
-    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
-};
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use secovia_devices::ged::{Ged, GedEvent};
@@ -15,14 +15,11 @@ use secovia_devices::serial::Serial;
 use secovia_devices::virtio::mmio::MmioTransport;
 use secovia_vmm_api::Exit;
 
+use super::console::Console;
 use super::ending::FirstEnding;
 use super::error::MachineError;
 use super::life::{Action, Event, Life};
 
-/// How soon input for the console is tried again while the guest does not take it.
-const CONSOLE_RETRY: Duration = Duration::from_millis(10);
-/// The serial port takes no more at a time.
-const CONSOLE_CHUNK: usize = 64;
 /// A handful of sources, each at most once in a round.
 const ROUND: usize = 32;
 
@@ -40,35 +37,27 @@ pub(super) fn block_signals() -> io::Result<SignalFd> {
 pub(super) struct EventLoop {
     manager: EventManager<Source>,
     desk: Desk,
-    console: SubscriberId,
 }
 
 /// What the sources bring, until the loop takes it up.
-#[derive(Default)]
-struct Inbox {
-    events: Vec<Event>,
-    /// The console has no room: its input is not watched.
-    console_full: bool,
-}
-
-type SharedInbox = std::rc::Rc<std::cell::RefCell<Inbox>>;
+type Inbox = Rc<RefCell<Vec<Event>>>;
 
 /// What the loop acts on.
 struct Desk {
     life: Life,
     grace: Duration,
-    inbox: SharedInbox,
+    inbox: Inbox,
     events: Arc<Mutex<Ged>>,
 }
 
 /// One descriptor that the loop watches.
 enum Source {
     /// The guest's end.
-    Ending(Arc<FirstEnding>, SharedInbox),
+    Ending(Arc<FirstEnding>, Inbox),
     /// Signals.
-    Signals(SignalFd, SharedInbox),
+    Signals(SignalFd, Inbox),
     /// Standard input.
-    Console(Arc<Mutex<Serial>>, SharedInbox),
+    Console(Console),
     /// A device's side towards the host.
     Device(Arc<Mutex<MmioTransport>>, RawFd),
 }
@@ -86,10 +75,10 @@ impl EventLoop {
         let mut manager = EventManager::new_with_capacity(ROUND).map_err(|error| {
             MachineError::host("make the event loop")(io::Error::other(error.to_string()))
         })?;
-        let inbox = SharedInbox::default();
+        let inbox = Inbox::default();
         manager.add_subscriber(Source::Ending(ending, inbox.clone()));
         manager.add_subscriber(Source::Signals(signals, inbox.clone()));
-        let console = manager.add_subscriber(Source::Console(serial, inbox.clone()));
+        manager.add_subscriber(Source::Console(Console::new(serial)));
         for transport in transports {
             let fd = transport.lock().unwrap_or_else(PoisonError::into_inner).host_fd();
             if let Some(fd) = fd {
@@ -102,24 +91,15 @@ impl EventLoop {
             inbox,
             events,
         };
-        Ok(Self {
-            manager,
-            desk,
-            console,
-        })
+        Ok(Self { manager, desk })
     }
 
     /// Serves until the machine is at its end.
     pub(super) fn run(mut self) -> Result<Exit, MachineError> {
         loop {
             let now = Instant::now();
-            let console_full = self.desk.inbox.borrow().console_full;
-            let timeout = [
-                self.desk.life.remaining(now),
-                console_full.then_some(CONSOLE_RETRY),
-            ];
             // Rounded up: a wait that ends too early would be repeated without a pause.
-            let timeout = timeout.into_iter().flatten().min().map_or(-1, |timeout| {
+            let timeout = self.desk.life.remaining(now).map_or(-1, |timeout| {
                 i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
             });
             match self.manager.run_with_timeout(timeout) {
@@ -131,20 +111,10 @@ impl EventLoop {
                     )));
                 }
             }
-            if console_full {
-                self.watch_console_again();
-            }
             self.desk.act();
             if let Life::Over(outcome) = self.desk.life {
                 return outcome;
             }
-        }
-    }
-
-    fn watch_console_again(&mut self) {
-        self.desk.inbox.borrow_mut().console_full = false;
-        if let Ok(mut ops) = self.manager.event_ops(self.console) {
-            watch(&mut ops, io::stdin().as_raw_fd(), EventSet::IN, "standard input");
         }
     }
 }
@@ -152,7 +122,7 @@ impl EventLoop {
 impl Desk {
     /// Takes up what the sources brought, and the time.
     fn act(&mut self) {
-        let events = std::mem::take(&mut self.inbox.borrow_mut().events);
+        let events = self.inbox.take();
         for event in events.into_iter().chain([Event::Time]) {
             let life = std::mem::replace(&mut self.life, Life::Running);
             let (life, action) = life.on(event, Instant::now(), self.grace);
@@ -176,7 +146,7 @@ impl MutEventSubscriber for Source {
         match self {
             Self::Ending(ending, _) => watch(ops, ending.as_raw_fd(), EventSet::IN, "the guest's end"),
             Self::Signals(signals, _) => watch(ops, signals.as_raw_fd(), EventSet::IN, "signals"),
-            Self::Console(..) => watch(ops, io::stdin().as_raw_fd(), EventSet::IN, "standard input"),
+            Self::Console(_) => watch(ops, io::stdin().as_raw_fd(), EventSet::IN, "standard input"),
             Self::Device(_, fd) => watch(ops, *fd, EventSet::IN | EventSet::EDGE_TRIGGERED, "a device"),
         }
     }
@@ -184,63 +154,20 @@ impl MutEventSubscriber for Source {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match self {
             // It is not read: one end is enough.
-            Self::Ending(ending, inbox) => inbox.borrow_mut().events.extend(ending.get().map(Event::Ended)),
+            Self::Ending(ending, inbox) => inbox.borrow_mut().extend(ending.get().map(Event::Ended)),
             Self::Signals(signals, inbox) => {
                 while let Ok(Some(signal)) = signals.read_signal() {
                     log::debug!("signal {}", signal.ssi_signo);
-                    inbox.borrow_mut().events.push(Event::Signal);
+                    inbox.borrow_mut().push(Event::Signal);
                 }
             }
-            Self::Console(serial, inbox) => {
-                let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
-                match console_input(&mut serial) {
-                    Console::Taken => {}
-                    Console::Full => {
-                        inbox.borrow_mut().console_full = true;
-                        let _ = ops.remove(events);
-                    }
-                    Console::Ended => {
-                        let _ = ops.remove(events);
-                    }
-                }
-            }
+            Self::Console(console) => console.process(events.fd(), ops),
             Self::Device(transport, _) => {
                 transport
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .handle_host();
             }
-        }
-    }
-}
-
-/// What came of readable standard input.
-enum Console {
-    /// The guest has it.
-    Taken,
-    /// The guest has no room.
-    Full,
-    /// There will be no more.
-    Ended,
-}
-
-/// Moves what the serial port has room for, so that nothing is left over.
-fn console_input(serial: &mut Serial) -> Console {
-    let mut buffer = [0; CONSOLE_CHUNK];
-    let room = serial.capacity().min(buffer.len());
-    if room == 0 {
-        return Console::Full;
-    }
-    match nix::unistd::read(io::stdin(), &mut buffer[..room]) {
-        Ok(0) => Console::Ended,
-        Ok(length) => {
-            serial.enqueue(&buffer[..length]);
-            Console::Taken
-        }
-        Err(nix::Error::EINTR | nix::Error::EAGAIN) => Console::Taken,
-        Err(error) => {
-            log::debug!("read standard input: {error}");
-            Console::Ended
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One machine: put together (`assembly`), run, and brought to its end (`events`, `life`).
 
 mod assembly;
+mod console;
 mod ending;
 mod error;
 mod events;

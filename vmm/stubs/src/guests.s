@@ -166,6 +166,8 @@ stub_echo:
     mov edx, {serial}
     in al, dx
     out dx, al
+    cmp al, 10
+    jne 3b
     RESET
 9:  .ascii "ready\n"
 .globl stub_echo_end

@@ -31,7 +31,7 @@ pub const TRIPLE_FAULT: Guest = Guest::new("triple-fault", code::triple_fault);
 pub const IDLE: Guest = Guest::new("idle", code::idle);
 /// Prints `ready\n`, waits for the power button (polling the event device) and powers off.
 pub const POWER_BUTTON: Guest = Guest::new("power-button", code::power_button);
-/// Prints `ready\n`, copies one byte from the serial port back to it, and resets.
+/// Prints `ready\n`, copies what comes from the serial port back to it up to a line's end, and resets.
 pub const ECHO: Guest = Guest::new("echo", code::echo);
 /// Reads sector 0 of the first virtio device, a disk; prints its first 16 bytes and resets.
 pub const DISK_READ: Guest = Guest::new("disk-read", code::disk_read);

@@ -1,19 +1,15 @@
-//! Real Linux in the VMM; needs a KVM that runs it, and the kernels that the environment names.
+//! Our kernel and its PID 1 in the VMM; needs a KVM that runs Linux, and the files that the environment names.
 
 mod common;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{Machine, kvm, needed};
 use nix::sys::signal::Signal;
 use serde_json::json;
-
-/// One guest at a time: where the host itself is emulated, more only wait for each other.
-static TURN: Mutex<()> = Mutex::new(());
 
 const ARGS: &str = "console=ttyS0 panic=1 quiet";
 
@@ -29,39 +25,6 @@ fn linux(kernel: &Path, initrd: &Path, vcpus: u8) -> Machine {
         .with_vsock()
 }
 
-/// Debian's own kernel, unmodified, with an initramfs that holds its virtio modules: everything is found through ACPI.
-#[test]
-fn debians_cloud_kernel_finds_its_devices_and_powers_off() {
-    let (true, Some(kernel), Some(initrd)) = (
-        kvm(),
-        needed("SECOVIA_DEBIAN_KERNEL"),
-        needed("SECOVIA_DEBIAN_INITRD"),
-    ) else {
-        return;
-    };
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    for vcpus in [1, 2] {
-        let machine = linux(&kernel, &initrd, vcpus);
-        let outcome = machine.run();
-        for expected in [
-            "debian-guest: kernel 6.",
-            "debian-guest: disk vda of 2048 sectors, starting with sector 0 is here",
-            "debian-guest: virtio_blk drives virtio0",
-            "debian-guest: vmw_vsock_virtio_transport drives virtio1",
-            "debian-guest: virtio_rng drives virtio2",
-            "debian-guest: up",
-        ] {
-            assert!(
-                outcome.output.contains(expected),
-                "no {expected:?} in {}",
-                outcome.output
-            );
-        }
-        assert_eq!(outcome.status, Some(0), "{}", outcome.output);
-        assert!(!machine.socket().exists());
-    }
-}
-
 /// Our own kernel, as ELF and as bzImage, up to its PID 1, which answers on its port; the power button ends it.
 #[test]
 fn our_kernel_boots_from_both_images_and_heeds_the_power_button() {
@@ -73,7 +36,6 @@ fn our_kernel_boots_from_both_images_and_heeds_the_power_button() {
     ) else {
         return;
     };
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for (kernel, vcpus) in [(vmlinux, 2), (bz_image, 1)] {
         let mut machine = linux(&kernel, &initrd, vcpus);
         if let Some(image) = std::env::var_os("SECOVIA_IMAGE_BASE") {
@@ -105,16 +67,4 @@ fn connect(socket: &Path) {
         assert!(Instant::now() < deadline, "the guest's PID 1 does not listen");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A kernel that cannot mount its root panics; `panic=1` or the panic device tell it apart from a reset.
-#[test]
-fn a_kernel_panic_has_its_own_status() {
-    let (true, Some(kernel)) = (kvm(), needed("SECOVIA_KERNEL")) else {
-        return;
-    };
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let machine = Machine::with_kernel(&kernel).with("/boot-source/boot_args", json!(ARGS));
-    let outcome = machine.run();
-    assert_eq!(outcome.status, Some(4), "{}", outcome.output);
 }

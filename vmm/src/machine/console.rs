@@ -1,0 +1,91 @@
+//! Standard input on its way to the serial port.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_manager::{EventOps, EventSet, Events};
+use secovia_devices::serial::Serial;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// The serial port takes no more at a time.
+const CHUNK: usize = 64;
+
+/// The console's input. While the guest does not read, standard input is not watched: whoever types waits.
+pub(super) struct Console {
+    serial: Arc<Mutex<Serial>>,
+    /// Tells that the guest has read; made when the port is full for the first time.
+    room: Option<EventFd>,
+}
+
+/// What came of readable standard input.
+enum Input {
+    /// The guest has it.
+    Taken,
+    /// The guest has no room.
+    Full,
+    /// There will be no more.
+    Ended,
+}
+
+impl Console {
+    pub(super) fn new(serial: Arc<Mutex<Serial>>) -> Self {
+        Self { serial, room: None }
+    }
+
+    /// `fd` is ready: standard input, or the event that says that there is room again.
+    pub(super) fn process(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+        let input = io::stdin().as_raw_fd();
+        if let Some(room) = self.room.as_ref().filter(|room| room.as_raw_fd() == fd) {
+            let _ = room.read();
+            let _ = ops.add(Events::new_raw(input, EventSet::IN));
+            return;
+        }
+        let serial = self.serial.clone();
+        let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
+        match take(&mut serial) {
+            Input::Taken => {}
+            Input::Full => {
+                let _ = ops.remove(Events::new_raw(input, EventSet::IN));
+                if let Err(error) = self.watch_room(&mut serial, ops) {
+                    log::warn!("console input ends: make the event that tells of room: {error}");
+                }
+            }
+            Input::Ended => {
+                let _ = ops.remove(Events::new_raw(input, EventSet::IN));
+            }
+        }
+    }
+
+    fn watch_room(&mut self, serial: &mut Serial, ops: &mut EventOps<'_>) -> io::Result<()> {
+        if self.room.is_none() {
+            let room = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+            serial.set_room_event(room.try_clone()?);
+            ops.add(Events::new(&room, EventSet::IN))
+                .map_err(|error| io::Error::other(error.to_string()))?;
+            self.room = Some(room);
+        }
+        Ok(())
+    }
+}
+
+/// Moves what the serial port has room for, so that nothing is left over.
+fn take(serial: &mut Serial) -> Input {
+    let mut buffer = [0; CHUNK];
+    let room = serial.capacity().min(buffer.len());
+    if room == 0 {
+        return Input::Full;
+    }
+    match nix::unistd::read(io::stdin(), &mut buffer[..room]) {
+        Ok(0) => Input::Ended,
+        Ok(length) => {
+            serial.enqueue(&buffer[..length]);
+            Input::Taken
+        }
+        Err(nix::Error::EINTR | nix::Error::EAGAIN) => Input::Taken,
+        Err(error) => {
+            log::debug!("read standard input: {error}");
+            Input::Ended
+        }
+    }
+}
