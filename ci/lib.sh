@@ -109,7 +109,7 @@ guest_assets() {
     SECOVIA_IMAGE_WEB=$("$TREE/images/build" web)
     export SECOVIA_IMAGE_BASE SECOVIA_IMAGE_WEB
     lab=$("$TREE/ci/lab.d/build")
-    export SECOVIA_DEBIAN_KERNEL=$lab/vmlinuz SECOVIA_DEBIAN_INITRD=$lab/debian-guest.initrd
+    export SECOVIA_DEBIAN_KERNEL=$lab/vmlinuz SECOVIA_REPORT_INITRD=$lab/report.initrd
     SECOVIA_VMM=$(binary release secovia-vmm)
     SECOVIA_AGENT=$(binary release secovia-agent)
     SECOVIA_CLI=$(binary release secovia)
