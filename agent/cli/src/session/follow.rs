@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use secovia_agent_api::client::{Client, ClientError, GuestStream};
-use secovia_agent_api::{ErrorCode, KillRequest, Vm, VmState, WaitUntil};
+use secovia_agent_api::{ErrorCode, KillRequest, RestartPolicy, Vm, VmState, WaitUntil};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,6 +19,10 @@ use crate::terminal;
 
 /// How long the agent may be away before it is given up.
 const ABSENCE: Duration = Duration::from_secs(60);
+/// A session that lasted so long had begun well.
+const STABLE: Duration = Duration::from_secs(5);
+/// How long a machine may take to go after its workload did.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Between two tries to reach it.
 const RETRY: Duration = Duration::from_millis(200);
 /// After so long a boot is worth a word.
@@ -52,42 +56,61 @@ pub(crate) async fn follow(
     let mut followed = Followed {
         client,
         vm,
-        ended,
+        ended: Some(ended),
         pump: Pump::new(Purpose::Attach { stdin }, console.tty),
     };
-    let status = followed.until_the_end(&mut console).await;
-    followed.ended.abort();
-    if status.is_ok() {
+    let result = followed.until_the_end(&mut console).await;
+    if let Ok(End::Ended(_)) = result {
+        // The output first: it is what the person waits for.
         console.outputs.finish().await;
+        tokio::select! {
+            () = followed.settled() => {}
+            _ = console.signals.next_plea() => {}
+        }
     }
-    status
+    result.map(|end| match end {
+        End::Ended(status) | End::Left(status) => status,
+    })
+}
+
+/// How following ended.
+enum End {
+    /// With the workload, which had this status.
+    Ended(u8),
+    /// The person left; the workload goes on.
+    Left(u8),
 }
 
 struct Followed<'a> {
     client: &'a Client,
     vm: &'a Vm,
-    ended: JoinHandle<Result<Vm, ClientError>>,
+    /// The answer to the question how the microVM ended; until it is taken.
+    ended: Option<JoinHandle<Result<Vm, ClientError>>>,
     pump: Pump,
 }
 
 impl Followed<'_> {
-    async fn until_the_end(&mut self, console: &mut Console) -> Result<u8, Failure> {
+    async fn until_the_end(&mut self, console: &mut Console) -> Result<End, Failure> {
         let name = &self.vm.name;
         let mut lost_at: Option<Instant> = None;
         loop {
             let refusal = match self.attach(console).await? {
-                Attached::Interrupted => return Ok(INTERRUPTED),
+                Attached::Interrupted => return Ok(End::Ended(INTERRUPTED)),
                 Attached::Refused(error) => Some(error),
                 Attached::Stream(stream) => {
-                    lost_at = None;
+                    let begun = Instant::now();
                     let outcome = drive(stream, &mut self.pump, console)
                         .await
                         .map_err(|error| Failure::other(format!("run {name}: carry the streams: {error}")))?;
+                    // A guest that hangs up at once, again and again, is not followed for ever.
+                    if begun.elapsed() > STABLE {
+                        lost_at = None;
+                    }
                     match outcome {
-                        Outcome::Exit(status) => return Ok(status.code().clamp(0, 255) as u8),
+                        Outcome::Exit(status) => return Ok(End::Ended(status.code().clamp(0, 255) as u8)),
                         Outcome::Abandoned => {
                             tell(&format!("{name} goes on; `secovia kill {name}` ends it"));
-                            return Ok(INTERRUPTED);
+                            return Ok(End::Left(INTERRUPTED));
                         }
                         Outcome::Unread => return Err(Failure::OutputClosed),
                         Outcome::Refused(error) => {
@@ -111,12 +134,12 @@ impl Followed<'_> {
                         && let Next::Ended(status) = after_loss(&vm)
                     {
                         self.cut_short();
-                        return Ok(status);
+                        return Ok(End::Ended(status));
                     }
                 }
                 Ok(Next::Ended(status)) => {
                     self.cut_short();
-                    return Ok(status);
+                    return Ok(End::Ended(status));
                 }
                 Ok(Next::Failed(message, status)) => return Err(Failure::Other { message, status }),
                 Err(error) if !error.is_absence() => {
@@ -126,8 +149,8 @@ impl Followed<'_> {
             }
             if since.elapsed() > ABSENCE {
                 return Err(Failure::other(format!(
-                    "run {name}: lost the agent, and it did not come back in {} s; the microVM may still run: \
-                     see `secovia ps`, `secovia logs {name}`",
+                    "run {name}: lost the connection, and it could not be taken up again in {} s; the microVM may still \
+                     run: see `secovia ps`, `secovia logs {name}`",
                     ABSENCE.as_secs()
                 )));
             }
@@ -178,9 +201,9 @@ impl Followed<'_> {
             Ok(vm) => Ok(after_loss(&vm)),
             Err(error) if error.code() == Some(ErrorCode::VmNotFound) => {
                 // The answer to the early question is there, or on its way.
-                match timeout(Duration::from_secs(2), &mut self.ended).await {
-                    Ok(Ok(Ok(vm))) => Ok(after_loss(&vm)),
-                    Ok(_) | Err(_) => Ok(Next::Failed(
+                match self.ended_as(Duration::from_secs(2)).await {
+                    Some(vm) => Ok(after_loss(&vm)),
+                    None => Ok(Next::Failed(
                         format!(
                             "run {}: it was removed before its status could be read",
                             self.vm.name
@@ -190,6 +213,30 @@ impl Followed<'_> {
                 }
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The microVM as it ended, if that is told in time.
+    async fn ended_as(&mut self, patience: Duration) -> Option<Vm> {
+        match timeout(patience, self.ended.take()?).await {
+            Ok(Ok(Ok(vm))) => Some(vm),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Waits until the machine is gone too, so that what is typed next finds name and memory free. A policy may start
+    /// it again at once: then there is nothing to wait for.
+    async fn settled(&mut self) {
+        if self.vm.restart != RestartPolicy::No {
+            return;
+        }
+        let deadline = Instant::now() + SETTLED;
+        self.ended_as(SETTLED).await;
+        while self.vm.rm && Instant::now() < deadline {
+            match self.client.vm(&self.vm.id).await {
+                Ok(_) => sleep(Duration::from_millis(10)).await,
+                Err(_) => return,
+            }
         }
     }
 

@@ -27,7 +27,10 @@ fn agent() -> FakeAgent {
             "POST /v1/vms",
             Answer::Json(201, web(json!({"status": "starting"}))),
         )
-        .on(&format!("GET /v1/vms/{ID}/wait?until=ended"), Answer::Never)
+        .on(
+            &format!("GET /v1/vms/{ID}/wait?until=ended"),
+            Answer::Json(200, web(json!({"status": "exited", "code": 0}))),
+        )
         .on(
             "GET /v1/vms/web",
             Answer::Json(200, web(json!({"status": "running"}))),
@@ -157,6 +160,36 @@ fn run_detached_waits_for_the_reason_of_a_guest_that_is_going_down() {
             "secovia: run web: no program `nope` in the image\n".into()
         )
     );
+}
+
+#[test]
+fn run_returns_when_the_machine_is_gone_too() {
+    let agent = FakeAgent::start();
+    let mut vm = web(json!({"status": "starting"}));
+    vm["rm"] = json!(true);
+    agent
+        .on("POST /v1/vms", Answer::Json(201, vm.clone()))
+        .on(
+            &format!("GET /v1/vms/{ID}/wait?until=ended"),
+            Answer::Json(200, web(json!({"status": "exited", "code": 0}))),
+        )
+        .on(
+            &attach(),
+            Answer::session(|mut guest| async move {
+                accept(&mut guest).await;
+                guest.send(Frame::Exit(ExitStatus::Exited(9))).await;
+            }),
+        );
+    let shown = format!("GET /v1/vms/{ID}");
+    for answer in [
+        Answer::Json(200, vm.clone()),
+        Answer::Json(200, vm),
+        Answer::error(404, "vm_not_found", "no such microVM"),
+    ] {
+        agent.on(&shown, answer);
+    }
+    assert_eq!(agent.run(&["run", "--rm", "base"]).status.code(), Some(9));
+    assert_eq!(agent.seen(&shown).len(), 3);
 }
 
 #[test]
