@@ -89,6 +89,20 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
+/// Fills `buffer` with the host's random numbers.
+///
+/// By the system call, and not by the getrandom crate: that finds the call by its name at run time, which a static
+/// program has no linker for, and falls back to /dev/urandom, which an empty root does not have.
+pub(crate) fn fill_random(buffer: &mut [u8]) -> io::Result<()> {
+    let mut rest = buffer;
+    while !rest.is_empty() {
+        // SAFETY: `rest` is writable for its length.
+        let done = retry(|| unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) })?;
+        rest = rest.get_mut(done..).unwrap_or_default();
+    }
+    Ok(())
+}
+
 /// Waits until `fd` can be written to (or has an error, which a write then reports); `false` after `patience`, or
 /// when a signal came in between.
 pub(crate) fn poll_writable(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {

@@ -4,7 +4,7 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use crate::GuestMemory;
+use crate::{GuestMemory, sys};
 
 /// Why there is no generation ID.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum VmGenIdError {
     },
     /// The host gave no random bytes.
     #[error("VM generation ID: random bytes from the host: {0}")]
-    Random(getrandom::Error),
+    Random(std::io::Error),
     /// The ID was not written.
     #[error("VM generation ID at {address:#x}: write to guest memory: {source}")]
     Memory {
@@ -53,7 +53,7 @@ impl VmGenId {
     /// by [`GedEvent::VmGenId`](crate::ged::GedEvent::VmGenId).
     pub fn regenerate(&self, memory: &GuestMemory) -> Result<(), VmGenIdError> {
         let mut id = [0; Self::LEN as usize];
-        getrandom::fill(&mut id).map_err(VmGenIdError::Random)?;
+        sys::fill_random(&mut id).map_err(VmGenIdError::Random)?;
         memory
             .write_slice(&id, self.address)
             .map_err(|source| VmGenIdError::Memory {

@@ -2,7 +2,7 @@
 
 use super::chain::{Chain, serve};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
-use crate::GuestMemory;
+use crate::{GuestMemory, sys};
 
 const DEVICE_TYPE: u32 = 4;
 const QUEUE_SIZES: [u16; 1] = [256];
@@ -40,9 +40,9 @@ fn fill(chain: &Chain, memory: &GuestMemory) -> Result<u32, DeviceError> {
         let (Some((now, later)), Some(random)) = (rest.split_at(len), random.get_mut(..len as usize)) else {
             break;
         };
-        getrandom::fill(random).map_err(|error| DeviceError::Host {
+        sys::fill_random(random).map_err(|source| DeviceError::Host {
             operation: "random bytes from the host",
-            source: error.into(),
+            source,
         })?;
         now.write(random)?;
         rest = later;
