@@ -1,5 +1,7 @@
 //! Frames to bytes and back.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,13 +45,13 @@ impl Frame {
         }
     }
 
-    fn payload(&self) -> Result<Vec<u8>, serde_json::Error> {
+    fn payload(&self) -> Result<Cow<'_, [u8]>, serde_json::Error> {
         match self {
-            Self::Request(v) => serde_json::to_vec(v),
-            Self::Reply(v) => serde_json::to_vec(v),
-            Self::Error(v) => serde_json::to_vec(v),
-            Self::Stdin(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => Ok(bytes.clone()),
-            Self::StdinEof => Ok(Vec::new()),
+            Self::Request(v) => to_json(v),
+            Self::Reply(v) => to_json(v),
+            Self::Error(v) => to_json(v),
+            Self::Stdin(bytes) | Self::Stdout(bytes) | Self::Stderr(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::StdinEof => Ok(Cow::Borrowed(&[])),
             Self::Gap(v) => to_json(v),
             Self::Resize(v) => to_json(v),
             Self::Signal(v) => to_json(v),
@@ -75,8 +77,8 @@ impl Frame {
     }
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(value)
+fn to_json<T: Serialize>(value: &T) -> Result<Cow<'static, [u8]>, serde_json::Error> {
+    serde_json::to_vec(value).map(Cow::Owned)
 }
 
 fn from_json<T: DeserializeOwned>(kind: u8, payload: &[u8]) -> Result<T, CodecError> {
@@ -105,17 +107,23 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, CodecError> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
+    /// How much of the buffer was given out as frames already.
+    taken: usize,
 }
 
 impl Decoder {
     /// Takes bytes as they arrive.
     pub fn push(&mut self, bytes: &[u8]) {
+        // Once for many frames, so that what is left is not moved for each.
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next whole frame, `None` until more bytes come. After an error the stream is lost.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, CodecError> {
-        let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER>() else {
+        let waiting = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((header, rest)) = waiting.split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
         let [kind, length @ ..] = *header;
@@ -127,13 +135,13 @@ impl Decoder {
             return Ok(None);
         };
         let frame = Frame::parse(kind, payload)?;
-        self.buffer.drain(..HEADER + length);
+        self.taken += HEADER + length;
         Ok(Some(frame))
     }
 
     /// Whether the stream may end here: no part of a frame is waiting.
     pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+        self.taken == self.buffer.len()
     }
 }
 
