@@ -43,6 +43,8 @@ pub struct Settings {
     pub log_max_bytes: u64,
     /// How long a guest may take.
     pub boot_timeout_s: u64,
+    /// Whose members may use the socket.
+    pub socket_group: &'static str,
 }
 
 impl Default for Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             restart: (50, 200, 60_000),
             log_max_bytes: 16 << 20,
             boot_timeout_s: 120,
+            socket_group: "secovia",
         }
     }
 }
@@ -86,11 +89,12 @@ impl Testbed {
         let (first, max, stable) = settings.restart;
         let config = format!(
             "state_dir = {:?}\nruntime_dir = {:?}\nvmm = {:?}\nkernel = {kernel:?}\ninitrd = {initrd:?}\n\
-             log_level = \"debug\"\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
+             log_level = \"debug\"\nsocket_group = {:?}\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
              [restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n",
             bed.path("state"),
             bed.path("run"),
             programs.vmm,
+            settings.socket_group,
             settings.log_max_bytes,
             settings.boot_timeout_s,
         );

@@ -38,6 +38,8 @@ scenarios!(
     a_killed_agent_finds_its_vms_again,
     a_stopped_agent_leaves_its_vms_alone,
     what_happened_meanwhile_is_found_out,
+    a_stop_outlives_the_agent,
+    always_comes_back_with_the_agent,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

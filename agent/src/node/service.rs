@@ -24,6 +24,9 @@ use crate::process::Usage;
 use crate::records::{Record, Spec, VmId};
 use crate::supervisor::{Begin, Command, Context, Handle, Supervised, View, now_ms, supervise};
 
+/// What every VMM needs.
+const KVM: &str = "/dev/kvm";
+
 /// The node. One for each state directory.
 #[derive(Debug)]
 pub struct Node {
@@ -323,7 +326,12 @@ impl Node {
 
     /// Whether the agent is able to work.
     pub fn health(&self) -> Health {
-        let problems = self.context.config.problems();
+        let mut problems = self.context.config.problems();
+        if !Path::new(KVM).exists() {
+            problems.push(format!(
+                "{KVM} is missing: switch virtualisation on in the firmware, and load kvm_intel or kvm_amd"
+            ));
+        }
         let running = self.list(false).iter().filter(|vm| vm.vmm_pid.is_some()).count();
         Health {
             status: if problems.is_empty() {

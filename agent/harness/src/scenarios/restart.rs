@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use secovia_agent_api::{LogQuery, Vm, VmCreate, VmState};
+use secovia_agent_api::{LogQuery, RestartPolicy, StopRequest, Vm, VmCreate, VmState, WaitUntil};
 use secovia_guest_protocol::ExitStatus;
 
 use crate::{Programs, Settings, Testbed, exec, log_text, run, sh};
@@ -116,6 +116,58 @@ pub async fn what_happened_meanwhile_is_found_out(programs: &Programs) {
         "{dies:?}"
     );
     bed.assert_nothing_runs();
+}
+
+/// A stop that was begun is carried on by the next agent, and the workload still has its own last word.
+pub async fn a_stop_outlives_the_agent(programs: &Programs) {
+    let mut bed = Testbed::with_image(programs, &Settings::default()).await;
+    let client = bed.client();
+    let script = "trap 'sleep 2; echo bye; exit 6' TERM; echo up; while :; do sleep 0.05; done";
+    client.create_vm(&sh("slow", script)).await.unwrap();
+    bed.running("slow").await;
+    while !log_text(&client, "slow", &LogQuery::default())
+        .await
+        .contains("up")
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let stopping = tokio::spawn(async move {
+        let _ = client.stop_vm("slow", &StopRequest { grace_s: 30 }).await;
+    });
+    bed.wait_for("slow", "stopping", |vm| vm.state == VmState::Stopping)
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    bed.kill_agent();
+    stopping.await.unwrap();
+    bed.start().await;
+    let vm = bed.client().wait_vm("slow", WaitUntil::Ended).await.unwrap();
+    assert_eq!(vm.state, VmState::Exited { code: 6 });
+    assert!(
+        log_text(&bed.client(), "slow", &LogQuery::default())
+            .await
+            .ends_with("bye\n")
+    );
+    bed.assert_nothing_runs();
+}
+
+/// One with the policy `always` comes back with the agent, also when it was stopped; others do not.
+pub async fn always_comes_back_with_the_agent(programs: &Programs) {
+    let mut bed = Testbed::with_image(programs, &Settings::default()).await;
+    let client = bed.client();
+    let mut create = sh("always", "while :; do sleep 0.05; done");
+    create.restart = RestartPolicy::Always;
+    client.create_vm(&create).await.unwrap();
+    create.name = Some("failure".into());
+    create.restart = RestartPolicy::OnFailure { max_retries: None };
+    client.create_vm(&create).await.unwrap();
+    for name in ["always", "failure"] {
+        bed.running(name).await;
+        client.stop_vm(name, &StopRequest { grace_s: 0 }).await.unwrap();
+    }
+    assert!(bed.end_agent(Signal::SIGTERM).success());
+    bed.start().await;
+    bed.running("always").await;
+    assert!(!client.vm("failure").await.unwrap().state.is_active());
 }
 
 /// kill -9 of the agent at many random moments of `run`: afterwards no VM runs without a record, and no record claims a
