@@ -4,6 +4,7 @@
 //! The same driver, led by a fuzzer instead of a seed, is in `devices/fuzz`.
 
 mod harness;
+mod registers;
 
 use harness::{Target, Totals, attack};
 

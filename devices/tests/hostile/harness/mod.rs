@@ -128,26 +128,33 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A million operations from a seed: `HOSTILE_SEED`, or one that is new each time. `HOSTILE_EPISODES` limits
-/// how many episodes are run, to repeat one.
-pub fn attack(name: &'static str, target: &mut dyn Target) -> Totals {
+/// Calls `episode` with a source and a number of steps until a million operations are done, from a seed:
+/// `HOSTILE_SEED`, or one that is new each time. `HOSTILE_EPISODES` limits how many episodes are run, to repeat one.
+pub fn each_episode(name: &'static str, mut episode: impl FnMut(&mut Source<'_>, u64)) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let base = number("HOSTILE_SEED").unwrap_or_else(fresh_seed);
     let episodes = number("HOSTILE_EPISODES").unwrap_or(OPERATIONS.div_ceil(EPISODE));
     tell(&format!(
         "hostile driver of {name}: HOSTILE_SEED={base}, {episodes} episodes of {EPISODE} operations"
     ));
-    let arena = Arena::new();
-    let mut totals = Totals::default();
     for seed in (0..episodes).map(|index| base.wrapping_add(index)) {
         let _told = Told(name, seed);
-        let one = episode(target, &arena, &mut Source::Seed(seed), EPISODE);
+        episode(&mut Source::Seed(seed), EPISODE);
+    }
+}
+
+/// All episodes against one device.
+pub fn attack(name: &'static str, target: &mut dyn Target) -> Totals {
+    let arena = Arena::new();
+    let mut totals = Totals::default();
+    each_episode(name, |source, steps| {
+        let one = episode(target, &arena, source, steps);
         totals.steps += one.steps;
         totals.notifications += one.notifications;
         totals.answered += one.answered;
         totals.needs_reset += one.needs_reset;
         totals.ignored += one.ignored;
-    }
+    });
     tell(&format!("hostile driver of {name}: {totals:?}"));
     totals
 }
