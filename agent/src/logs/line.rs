@@ -85,7 +85,9 @@ impl<'a> Line<'a> {
     /// How many bytes of the workload's output the line stands for.
     pub fn output(&self) -> u64 {
         match self.kind {
-            Kind::Stdout { full } | Kind::Stderr { full } => self.text.len() as u64 + u64::from(full),
+            Kind::Stdout { full } | Kind::Stderr { full } => {
+                (self.text.len() as u64).saturating_add(u64::from(full))
+            }
             Kind::Gap(count) => count,
             Kind::Start => 0,
         }

@@ -218,3 +218,15 @@ fn what_could_not_be_written_is_told() {
     assert_eq!(writer.output(), 7);
     assert_eq!(read(dir.path(), None), ["o:a", "g:5", "o:e"]);
 }
+
+/// A guest may claim any gap.
+#[test]
+fn a_gap_beyond_all_numbers_is_borne() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = LogWriter::open(dir.path(), LARGE).unwrap();
+    for _ in 0..2 {
+        writer.append(&[out("a"), Piece::Gap(u64::MAX)]).unwrap();
+        writer.lose(&[Piece::Gap(u64::MAX), Piece::Gap(u64::MAX)]);
+    }
+    assert_eq!(LogWriter::open(dir.path(), LARGE).unwrap().output(), u64::MAX);
+}

@@ -66,7 +66,7 @@ impl LogWriter {
 
     /// How many bytes of the present run's output are in the log, or given up: where to go on reading.
     pub fn output(&self) -> u64 {
-        self.output + self.lost
+        self.output.saturating_add(self.lost)
     }
 
     /// A new run begins; its output counts from zero.
@@ -92,7 +92,7 @@ impl LogWriter {
         let mut add = |kind, text| {
             let line = Line { at, kind, text };
             line.write(&mut lines);
-            output += line.output();
+            output = line.output().saturating_add(output);
         };
         let lost = (self.lost > 0).then_some(Piece::Gap(self.lost));
         for piece in lost.iter().chain(pieces) {
@@ -106,7 +106,7 @@ impl LogWriter {
             self.turn_over()?;
         }
         self.write(&lines)?;
-        self.output += output;
+        self.output = self.output.saturating_add(output);
         self.lost = 0;
         Ok(())
     }
@@ -114,10 +114,11 @@ impl LogWriter {
     /// Gives up on output that could not be appended. The next append tells how much it was.
     pub fn lose(&mut self, pieces: &[Piece]) {
         for piece in pieces {
-            self.lost += match piece {
+            let count = match piece {
                 Piece::Stdout(bytes) | Piece::Stderr(bytes) => bytes.len() as u64,
                 Piece::Gap(count) => *count,
             };
+            self.lost = self.lost.saturating_add(count);
         }
     }
 
@@ -183,7 +184,7 @@ fn scan(file: &File, base: u64) -> io::Result<(u64, u64)> {
         if let Ok(line) = Line::parse(whole) {
             output = match line.kind {
                 Kind::Start => 0,
-                _ => output + line.output(),
+                _ => line.output().saturating_add(output),
             };
         }
         line.clear();

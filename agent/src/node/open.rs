@@ -1,9 +1,9 @@
 //! The start of an agent: the state directory is taken, and records and host are made to agree.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -83,11 +83,13 @@ pub(super) fn open(config: Config) -> Result<Opened, OpenError> {
     let private = |path: &Path| make_private_dir(path).map_err(failed("make directory", path));
     private(&config.state_dir)?;
     // Members of the group pass through this one to the socket.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&config.runtime_dir)
-        .map_err(failed("make directory", &config.runtime_dir))?;
+    if !config.runtime_dir.exists() {
+        let make = || {
+            fs::create_dir_all(&config.runtime_dir)?;
+            fs::set_permissions(&config.runtime_dir, Permissions::from_mode(0o755))
+        };
+        make().map_err(failed("make directory", &config.runtime_dir))?;
+    }
     private(&Place::runtimes(&config.runtime_dir))?;
     private(&Place::states(&config.state_dir))?;
     let lock = take_lock(&config.state_dir)?;

@@ -125,6 +125,7 @@ impl Node {
         let mut record = Record {
             id,
             name,
+            hold: create.attach,
             life: Life::new(create.restart, create.rm),
             created_ms: now_ms(),
             timing: None,
@@ -397,6 +398,5 @@ fn spec(create: VmCreate, image: Image) -> Spec {
         disk_mib: create.disk_mib,
         tty: create.tty,
         stdin: create.stdin,
-        attach: create.attach,
     }
 }

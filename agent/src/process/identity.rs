@@ -11,13 +11,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::Place;
-use super::place::entries;
+use super::place::{Place, entries};
+use super::vmm::Vmm;
 use crate::records::VmId;
 
 /// How long a process may take between fork and exec.
 const FORK_TIME: Duration = Duration::from_secs(10);
+
+/// How long exec may take from the new program to its words.
+const EXEC_TIME: Duration = Duration::from_secs(1);
 
 /// A VMM that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +55,9 @@ pub fn find_by_scan(vmm: &Path, runtime_dir: &Path) -> io::Result<Vec<Found>> {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
+        if !runs(pid, vmm) {
+            continue;
+        }
         let id = command_line(pid).and_then(|words| id_of(&words));
         if let Some(id) = id
             && is_vmm_of(pid, vmm, runtime_dir, id)
@@ -63,6 +71,21 @@ pub fn find_by_scan(vmm: &Path, runtime_dir: &Path) -> io::Result<Vec<Found>> {
 /// Whether the VMM that was found is still there.
 pub fn is_vmm(found: Found, vmm: &Path, runtime_dir: &Path) -> bool {
     is_vmm_of(found.pid, vmm, runtime_dir, found.id)
+}
+
+/// Takes hold of a VMM that was found; none where it has ended since. One that cannot be held is ended: what nobody
+/// watches must not run.
+pub fn take(found: Found, vmm: &Path, runtime_dir: &Path) -> io::Result<Option<Vmm>> {
+    let taken = Vmm::open(found.pid);
+    // Looked at once more, now that the number cannot go to another process any more.
+    if !is_vmm(found, vmm, runtime_dir) {
+        return Ok(None);
+    }
+    if taken.is_err() {
+        // It was the VMM a moment ago, and there is no better way to name it.
+        kill(Pid::from_raw(found.pid as i32), Signal::SIGKILL)?;
+    }
+    taken.map(Some)
 }
 
 /// The number in a pid file, once nobody is about to write it: a process that was forked and has not become the VMM
@@ -88,26 +111,43 @@ fn read_pid(path: &Path) -> io::Result<Option<u32>> {
     Ok(text.trim_end().parse().ok())
 }
 
-/// Whether the process runs the program `vmm`, for this VM. The program's file may have been replaced since
-/// (`… (deleted)`), so it is compared by name.
+/// Whether the process runs the program `vmm`, for this VM.
 fn is_vmm_of(pid: u32, vmm: &Path, runtime_dir: &Path, id: VmId) -> bool {
+    if !runs(pid, vmm) {
+        return false;
+    }
+    let Some(words) = command_line(pid) else {
+        return false;
+    };
+    let config = Place::new(runtime_dir, Path::new(""), id).config();
+    id_of(&words) == Some(id) && argument(&words, b"--config-file") == Some(config.as_os_str().as_bytes())
+}
+
+/// Whether the process runs this program. Its file may have been replaced since (`… (deleted)`), so it is compared by
+/// name.
+fn runs(pid: u32, program: &Path) -> bool {
     let Ok(exe) = fs::read_link(format!("/proc/{pid}/exe")) else {
         return false;
     };
     let exe = exe.file_name().unwrap_or_default().as_bytes();
     let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
-    let Some(words) = command_line(pid) else {
-        return false;
-    };
-    let config = Place::new(runtime_dir, Path::new(""), id).config();
-    exe == vmm.file_name().unwrap_or_default().as_bytes()
-        && id_of(&words) == Some(id)
-        && argument(&words, b"--config-file") == Some(config.as_os_str().as_bytes())
+    exe == program.file_name().unwrap_or_default().as_bytes()
 }
 
+/// The words of a process that has a program (a kernel's thread has none). In the middle of exec it has the program
+/// already and its words not yet.
 fn command_line(pid: u32) -> Option<Vec<Vec<u8>>> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    Some(bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect())
+    let begun = Instant::now();
+    loop {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        if !bytes.is_empty() {
+            return Some(bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect());
+        }
+        if begun.elapsed() > EXEC_TIME {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn id_of(words: &[Vec<u8>]) -> Option<VmId> {

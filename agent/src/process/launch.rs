@@ -90,12 +90,16 @@ pub fn launch(
         pid_file.as_raw_fd(),
         cgroup.as_ref().map(AsRawFd::as_raw_fd),
     );
-    let child = command.spawn().map_err(|source| LaunchError::Spawn {
+    let mut child = command.spawn().map_err(|source| LaunchError::Spawn {
         program: program.to_path_buf(),
         source,
     })?;
     // A child's number is ours until it is reaped, and only `Vmm::wait` reaps it.
-    Vmm::open(child.id()).map_err(failed("open process of", program))
+    Vmm::open(child.id()).map_err(|error| {
+        // What nobody watches must not run.
+        let _ = child.kill().and_then(|()| child.wait());
+        failed("watch process of", program)(error)
+    })
 }
 
 fn write_config(path: &Path, spec: &VmSpec) -> io::Result<()> {

@@ -10,7 +10,7 @@ mod usage;
 mod vmm;
 
 pub use cgroup::{Cgroups, Limits};
-pub use identity::{Found, find_by_pid_files, find_by_scan, is_vmm};
+pub use identity::{Found, find_by_pid_files, find_by_scan, is_vmm, take};
 pub use launch::{LaunchError, launch};
 pub use place::Place;
 pub(crate) use place::{entries, make_private_dir};

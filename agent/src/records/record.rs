@@ -18,6 +18,8 @@ pub struct Record {
     pub name: String,
     /// What it is made of; it does not change.
     pub spec: Spec,
+    /// Its first start waits for an attach session.
+    pub hold: bool,
     /// Where it stands.
     pub life: Life,
     /// Unix time in milliseconds.
@@ -52,8 +54,6 @@ pub struct Spec {
     pub tty: Option<TerminalSize>,
     /// Whether the workload's input stays open.
     pub stdin: bool,
-    /// Whether a start waits for an attach session.
-    pub attach: bool,
 }
 
 impl Record {
@@ -71,7 +71,6 @@ impl Record {
             disk_mib,
             tty,
             stdin,
-            attach: _,
         } = self.spec.clone();
         Vm {
             id: self.id.to_string(),

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::collect::Collector;
 use super::drive::{Drive, Report};
-use super::handle::{Command, CommandError, Context, Handle, Reply, View, now_ms};
+use super::handle::{Begin, Command, CommandError, Context, Handle, Reply, View, now_ms};
 use super::sessions::Sessions;
 use super::{hint, machine};
 use crate::guest;
@@ -26,20 +26,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The wait before a record that could not be written is tried again, and a guest that did not listen asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What a VM's task begins with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Begin {
-    /// These steps go with the record that was just written.
-    Steps(Vec<Step>),
-    /// The record's VMM runs: go on with it.
-    Adopt(Found),
-    /// The record claims a VMM that is not there.
-    Lost,
-    /// The record is at rest or waits for its time.
-    Keep,
-    /// The record is at rest, and is started with the agent.
-    Start,
-}
+/// Why a VMM is gone that an earlier agent had.
+const WHILE_AWAY: &str = "the VMM ended while no agent was running";
 
 struct Actor {
     context: Arc<Context>,
@@ -161,7 +149,7 @@ impl Actor {
     async fn adopt(&mut self, found: Found) {
         if let Err(reason) = self.take_over(found) {
             log::warn!("adopt {} (VMM {}): {reason}", self.record.id, found.pid);
-            self.happen(lost()).await;
+            self.happen(Event::VmmGone { reason }).await;
             return;
         }
         log::info!("adopted {} (VMM {})", self.record.id, found.pid);
@@ -256,15 +244,18 @@ impl Actor {
     }
 
     fn record_life(&mut self, life: Life) -> Result<(), StoreError> {
+        // Who wanted to see the first start has seen it, or gave up; a restart waits for nobody.
+        let hold = self.record.hold && matches!(life.state, State::Created | State::Starting);
         let next = Record {
             life,
+            hold,
             ..self.record.clone()
         };
         if next != self.written {
             block_in_place(|| self.context.store.put(&next))?;
             self.written = next.clone();
         }
-        if next.life.state != self.record.life.state {
+        if next.state_word() != self.record.state_word() {
             log::info!("{} ({}) is {}", next.id, next.name, next.state_word());
         }
         self.record = next;
@@ -359,16 +350,21 @@ impl Actor {
         Ok(())
     }
 
+    /// Takes a running VMM over; one that cannot be is gone when this returns.
     fn take_over(&mut self, found: Found) -> Result<(), String> {
         let config = &self.context.config;
-        let vmm = Vmm::open(found.pid).map_err(|error| error.to_string())?;
-        // Looked at once more, now that the number cannot go to another process any more.
-        if !process::is_vmm(found, &config.vmm, &config.runtime_dir) {
-            return Err("the process is gone".to_string());
+        let vmm = match process::take(found, &config.vmm, &config.runtime_dir) {
+            Ok(Some(vmm)) => vmm,
+            Ok(None) => return Err(WHILE_AWAY.to_string()),
+            Err(error) => return Err(format!("the VMM could not be taken over and was ended: {error}")),
+        };
+        match block_in_place(|| LogWriter::open(&self.place.log(), config.log_max_bytes)) {
+            Ok(log) => self.attend(vmm, log, None),
+            Err(error) => {
+                let _ = vmm.kill();
+                return Err(format!("the VMM could not be taken over and was ended: {error}"));
+            }
         }
-        let log = block_in_place(|| LogWriter::open(&self.place.log(), config.log_max_bytes))
-            .map_err(|error| error.to_string())?;
-        self.attend(vmm, log, None);
         Ok(())
     }
 
@@ -383,7 +379,7 @@ impl Actor {
         let drive = Drive {
             socket: self.place.socket(),
             workload: machine::workload(&self.record),
-            hold: self.record.spec.attach,
+            hold: self.record.hold,
             begun,
             boot_timeout,
             gone: gone.clone(),
@@ -487,7 +483,7 @@ impl Actor {
 
 fn lost() -> Event {
     Event::VmmGone {
-        reason: "the VMM ended while no agent was running".to_string(),
+        reason: WHILE_AWAY.to_string(),
     }
 }
 

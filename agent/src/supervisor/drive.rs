@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::collect::Collector;
+use super::hint;
 use super::sessions::Sessions;
 use crate::guest::{self, GuestCallError};
 use crate::lifecycle::{Event, Failure};
@@ -82,7 +83,9 @@ impl Drive {
             return;
         }
         if let Some(Ok(Some(status))) = collecting.join_next().await {
-            self.report(Report::Happened(Event::WorkloadEnded { code: status.code() }));
+            // The guest may say any number.
+            let code = status.code().clamp(0, 255);
+            self.report(Report::Happened(Event::WorkloadEnded { code }));
         }
     }
 
@@ -100,8 +103,9 @@ impl Drive {
             let waited = begun.elapsed();
             if let Some(limit) = self.boot_timeout.filter(|limit| waited > *limit) {
                 let reason = format!(
-                    "the guest did not come up within {} s: {problem}",
-                    limit.as_secs()
+                    "the guest did not come up within {} s: {}",
+                    limit.as_secs(),
+                    hint::plain(&problem)
                 );
                 self.report(Report::Happened(Event::StartFailed(Failure::new(reason))));
                 return None;
@@ -136,7 +140,7 @@ impl Drive {
                 // An earlier agent's request arrived after all.
                 GuestErrorCode::AlreadyStarted => Event::WorkloadStarted,
                 code => Event::StartFailed(Failure {
-                    reason: format!("start the workload: {error}"),
+                    reason: format!("start the workload: {}", hint::plain(&error.message)),
                     code: match code {
                         GuestErrorCode::NotFound => Some(127),
                         GuestErrorCode::NotExecutable => Some(126),

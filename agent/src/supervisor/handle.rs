@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::sessions::Sessions;
 use crate::config::Config;
 use crate::images::ImageStore;
-use crate::process::{Cgroups, Place};
+use crate::lifecycle::Step;
+use crate::process::{Cgroups, Found, Place};
 use crate::records::{Record, Store, StoreError, VmId};
 
 /// What all VMs share.
@@ -29,6 +30,21 @@ impl Context {
     pub fn place(&self, id: VmId) -> Place {
         Place::new(&self.config.runtime_dir, &self.config.state_dir, id)
     }
+}
+
+/// What a VM's task begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// These steps go with the record that was just written.
+    Steps(Vec<Step>),
+    /// The record's VMM runs: go on with it.
+    Adopt(Found),
+    /// The record claims a VMM that is not there.
+    Lost,
+    /// The record is at rest or waits for its time.
+    Keep,
+    /// The record is at rest, and is started with the agent.
+    Start,
 }
 
 /// What a VM is asked to do.

@@ -34,13 +34,16 @@ fn last_line(path: &Path, wanted: impl Fn(&str) -> bool) -> Option<String> {
         .lines()
         .rev()
         .find(|line| !line.trim().is_empty() && wanted(line))?;
-    let clean: String = line
+    Some(plain(line)).filter(|line| !line.is_empty())
+}
+
+/// What a guest or its VMM said, in one line that is not too long and harms no terminal.
+pub(super) fn plain(text: &str) -> String {
+    let text = text
         .trim()
         .chars()
-        .filter(|c| !c.is_control())
-        .take(LENGTH_MAX)
-        .collect();
-    (!clean.is_empty()).then_some(clean)
+        .map(|c| if c.is_whitespace() { ' ' } else { c });
+    text.filter(|c| !c.is_control()).take(LENGTH_MAX).collect()
 }
 
 fn tail(path: &Path) -> io::Result<Vec<u8>> {

@@ -8,6 +8,6 @@ mod hint;
 mod machine;
 mod sessions;
 
-pub use actor::{Begin, Supervised, supervise};
-pub use handle::{Command, CommandError, Context, Handle, View, now_ms};
+pub use actor::{Supervised, supervise};
+pub use handle::{Begin, Command, CommandError, Context, Handle, View, now_ms};
 pub use sessions::{SessionGuard, Sessions};
