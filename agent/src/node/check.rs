@@ -130,3 +130,49 @@ fn bad(message: String) -> NodeError {
 fn scarce(message: String) -> NodeError {
     NodeError::new(ErrorCode::InsufficientResources, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_host_names_and_no_identifiers() {
+        let long = "a".repeat(63);
+        for name in ["a", "web-1", "0123456789abcdeg", "0123456789abcde", long.as_str()] {
+            assert!(is_vm_name(name), "{name}");
+        }
+        let longer = "a".repeat(64);
+        for name in [
+            "",
+            "-a",
+            "a-",
+            "a.b",
+            "A",
+            "a_b",
+            "é",
+            "0123456789abcdef",
+            longer.as_str(),
+        ] {
+            assert!(!is_vm_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn made_up_names_are_names() {
+        for image in [
+            "base",
+            "debian-12.web_x",
+            "..",
+            "a",
+            &"x".repeat(63),
+            "1.",
+            "0123456789",
+        ] {
+            for number in [0, 0xab_cdef, u32::MAX] {
+                let name = made_up_name(image, number);
+                assert!(is_vm_name(&name), "{image}: {name}");
+            }
+        }
+        assert_eq!(made_up_name("web.v2", 0xff00_0001), "web-v2-000001");
+    }
+}

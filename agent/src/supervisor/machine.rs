@@ -123,10 +123,12 @@ pub(super) fn prepare_disk(place: &Place, spec: &Spec) -> Result<(), DiskError> 
     // Made under another name, so that a disk is there whole or not at all.
     let new = path.with_extension("new");
     let make = || -> io::Result<File> {
+        if new.exists() {
+            fs::remove_file(&new)?;
+        }
         let file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&new)?;
         file.set_len(size_mib << 20)?;
@@ -157,4 +159,124 @@ pub(super) fn prepare_disk(place: &Place, spec: &Spec) -> Result<(), DiskError> 
     }
     file.sync_all().map_err(failed("sync", &new))?;
     fs::rename(&new, &path).map_err(failed("rename", &new))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            image: "base".into(),
+            image_digest: "sha256:00".into(),
+            command: vec!["/bin/sh".into()],
+            env: [].into(),
+            user: None,
+            working_dir: None,
+            cpus: 2,
+            memory_mib: 256,
+            disk_mib: Some(64),
+            tty: None,
+            stdin: false,
+        }
+    }
+
+    fn place(dir: &Path) -> Place {
+        Place {
+            runtime: dir.join("run"),
+            state: dir.to_path_buf(),
+        }
+    }
+
+    #[test]
+    fn a_machine_has_what_its_record_asks_for() {
+        let config = Config::parse(Path::new("agent.toml"), "").unwrap();
+        let place = place(Path::new("/x"));
+        let image = Image {
+            manifest: serde_json::from_value(serde_json::json!({
+                "schema_version": 1, "name": "base", "digest": "sha256:00", "size": 1, "command": ["/bin/sh"]
+            }))
+            .unwrap(),
+            rootfs: "/images/base/rootfs.erofs".into(),
+            imported_ms: 0,
+        };
+        let machine = vm_spec(&config, &place, &spec(), &image);
+        let drives: Vec<_> = machine
+            .drives
+            .iter()
+            .map(|drive| {
+                (
+                    drive.path_on_host.to_str().unwrap(),
+                    drive.is_read_only,
+                    drive.cache_type,
+                )
+            })
+            .collect();
+        assert_eq!(
+            drives,
+            [
+                ("/images/base/rootfs.erofs", true, CacheType::Unsafe),
+                ("/x/disk.ext4", false, CacheType::Writeback)
+            ]
+        );
+        assert_eq!(
+            (
+                machine.machine_config.vcpu_count,
+                machine.machine_config.mem_size_mib
+            ),
+            (2, 256)
+        );
+        assert_eq!(machine.vsock.unwrap().uds_path, Path::new("/x/run/vsock.sock"));
+        let args = machine.boot_source.boot_args.unwrap();
+        assert!(
+            args.contains("panic=1") && !args.contains("noreplace-smp"),
+            "{args}"
+        );
+
+        let small = Spec {
+            cpus: 1,
+            disk_mib: None,
+            ..spec()
+        };
+        let machine = vm_spec(&config, &place, &small, &image);
+        assert_eq!(machine.drives.len(), 1);
+        assert!(machine.boot_source.boot_args.unwrap().contains("noreplace-smp"));
+    }
+
+    #[test]
+    fn a_disk_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        // What an agent left that was killed over it.
+        fs::write(dir.path().join("disk.new"), "half").unwrap();
+        prepare_disk(&place, &spec()).unwrap();
+        let disk = File::options().read(true).write(true).open(place.disk()).unwrap();
+        let metadata = disk.metadata().unwrap();
+        assert_eq!(
+            (metadata.len(), metadata.permissions().mode() & 0o777),
+            (64 << 20, 0o600)
+        );
+        let mut magic = [0; 2];
+        disk.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
+        assert_eq!(u16::from_le_bytes(magic), 0xef53, "the superblock of an ext4");
+        disk.write_all_at(b"kept", 60 << 20).unwrap();
+        prepare_disk(&place, &spec()).unwrap();
+        let mut kept = [0; 4];
+        disk.read_exact_at(&mut kept, 60 << 20).unwrap();
+        assert_eq!(&kept, b"kept");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_vm_without_a_disk_gets_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = Spec {
+            disk_mib: None,
+            ..spec()
+        };
+        prepare_disk(&place(dir.path()), &spec).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }
