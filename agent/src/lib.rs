@@ -1,8 +1,20 @@
 //! The node daemon: images, records and the lives of this machine's microVMs, behind a local API.
 //!
-//! Layers, each knowing only those below it: `api` (HTTP) over `node` (all VMs) over `supervisor` (one VM) over
-//! `records`, `images`, `logs`, `guest` and `process` (what a step touches), and the pure cores `lifecycle` and
-//! `reconcile`, which touch nothing.
+//! ```text
+//! daemon ── api                  HTTP over the Unix socket, who may use it, sessions to guests
+//!             └── node           all VMs: names, images in use, admission; what runs is found again at the start
+//!                   ├── reconcile        pure: records and host to steps
+//!                   └── supervisor       one task for each VM: event, new life, record, steps
+//!                         ├── lifecycle  pure: life and event to life and steps
+//!                         ├── records    durable
+//!                         ├── images     checked byte for byte
+//!                         ├── logs       output, and how far the guest was read
+//!                         ├── guest      sessions with PID 1
+//!                         └── process    VMM processes, their files and control groups
+//! ```
+//!
+//! Two promises hold at every moment, so that the agent may be killed at any: what the agent has done is never more
+//! than what it has written down, and a VMM that runs can be found and told from every other process.
 
 pub mod api;
 pub mod config;

@@ -155,8 +155,11 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim_end().parse().ok()
 }
 
+/// Whether the process runs; one that was ended and only waits to be reaped does not.
 fn is_alive(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
 /// Opens the records; a killed agent's last child may have them open for a moment yet.
@@ -261,5 +264,46 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ope
         operation,
         path,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_ended_is_not_alive() {
+        assert!(is_alive(std::process::id()));
+        assert!(!is_alive(u32::MAX >> 1));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(is_alive(child.id()));
+        child.kill().unwrap();
+        let begun = Instant::now();
+        while is_alive(child.id()) {
+            assert!(begun.elapsed() < Duration::from_secs(5));
+            thread::sleep(Duration::from_millis(1));
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_lock_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = take_lock(dir.path()).unwrap();
+        let error = take_lock(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("(process {})", std::process::id())),
+            "{error}"
+        );
+        drop(lock);
+        // What a killed agent's last child does: the lock is held, its owner is gone.
+        let held = take_lock(dir.path()).unwrap();
+        fs::write(dir.path().join("lock"), format!("{}\n", u32::MAX >> 1)).unwrap();
+        let child = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(held);
+        });
+        take_lock(dir.path()).unwrap();
+        child.join().unwrap();
     }
 }
