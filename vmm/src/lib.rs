@@ -39,8 +39,8 @@
 //!
 //! # The end
 //! The first vCPU whose guest shuts down, resets, panics or breaks tells the event loop and stops. The loop returns an
-//! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket; memory and virtual machine are
-//! left to the kernel with the process.
+//! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket, then virtual machine and memory,
+//! in this order: see `machine::run`.
 //!
 //! # Unsafe code
 //! Only in [`kvm`] and [`sys`]. Everything that reads a file or a guest is checked code.

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use secovia_vmm::cli::{self, Command, RunArgs};
-use secovia_vmm::config::{self, VmConfig};
+use secovia_vmm::config::{self, ConfigError, VmConfig};
+use secovia_vmm::machine::{MachineError, Prelude};
 use secovia_vmm::{logger, machine, probe, sys};
 use secovia_vmm_api::Exit;
 
@@ -27,10 +28,33 @@ fn run(args: RunArgs) -> Exit {
             &format_args!("--log-path: {error}; give a file that can be written"),
         );
     }
-    let config = config::read(&args.config_file).and_then(|spec| VmConfig::new(spec, sys::host_memory()));
-    match config {
-        Ok(config) => machine::run(config, args.grace).unwrap_or_else(|error| fail(error.exit(), &error)),
-        Err(error) => fail(Exit::BadConfiguration, &error),
+    let outcome = Prelude::start().map_err(Failure::from).and_then(|prelude| {
+        let spec = config::read(&args.config_file)?;
+        let config = VmConfig::new(spec, sys::host_memory())?;
+        Ok(machine::run(prelude, config, args.grace)?)
+    });
+    match outcome {
+        Ok(exit) => exit,
+        Err(Failure::Config(error)) => fail(Exit::BadConfiguration, &error),
+        Err(Failure::Machine(error)) => fail(error.exit(), &error),
+    }
+}
+
+/// Why there is no machine, or no more.
+enum Failure {
+    Config(ConfigError),
+    Machine(MachineError),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        Self::Machine(error)
     }
 }
 

@@ -5,15 +5,17 @@
 //! task state segment, then the split interrupt controller; vCPUs come last.
 
 mod host;
+mod questions;
 mod vcpu;
 mod vm;
 
 pub use host::{Host, Optional};
+pub use questions::Questions;
 pub use vcpu::{Stop, Vcpu, VcpuExit, install_kick_handler};
 pub use vm::Vm;
 
 /// What KVM refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 pub enum KvmError {
     /// There is no usable `/dev/kvm`.
     #[error(
@@ -37,6 +39,9 @@ pub enum KvmError {
         /// Why it failed.
         source: kvm_ioctls::Error,
     },
+    /// The thread that asks KVM came to grief.
+    #[error("the thread that asks KVM what it supports panicked")]
+    Questions,
     /// KVM took a part of the registers only.
     #[error("KVM: set model-specific register {0:#x}: refused")]
     Msr(u32),

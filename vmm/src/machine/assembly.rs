@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kvm_bindings::CpuId;
+use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use secovia_devices::bus::{Bus, SharedDevice};
 use secovia_devices::ged::Ged;
 use secovia_devices::interrupt::{Interrupt, MsiSink};
@@ -22,8 +22,8 @@ use super::inventory::{self, Item};
 use crate::acpi;
 use crate::boot::{self, Entry};
 use crate::config::VmConfig;
-use crate::cpuid::{self, Shown, Topology};
-use crate::kvm::{Host, KvmError, Optional, Vcpu, Vm};
+use crate::cpuid::{self, Shown};
+use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
 use crate::vcpu::entry;
 use crate::vcpu::thread::Buses;
 use crate::{layout, memory};
@@ -48,7 +48,7 @@ struct Driven {
 }
 
 /// Builds the machine that `config` describes, with its kernel loaded and its first vCPU at the kernel's entry.
-pub(super) fn boot(config: VmConfig) -> Result<Assembly, MachineError> {
+pub(super) fn boot(questions: Questions, config: VmConfig) -> Result<Assembly, MachineError> {
     // What the configuration may be wrong about comes first, before anything is made.
     let inventory = inventory::list(config.disks, config.vsock, config.entropy);
     let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
@@ -59,12 +59,15 @@ pub(super) fn boot(config: VmConfig) -> Result<Assembly, MachineError> {
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;
     VmGenId::new(&memory, GuestAddress(layout::GENERATION_ID)).map_err(assembly)?;
 
-    let host = Host::open()?;
+    let host = questions.host()?;
     let optional = host.optional();
-    let vm = Vm::create(&host, memory.clone(), optional).map_err(|error| explain(&host, error))?;
+    let vm = Vm::create(host, memory.clone(), optional).map_err(|error| explain(host, error))?;
     let vm = Arc::new(vm);
+    let indices = 0..config.topology.vcpus();
+    let vcpus = indices
+        .map(|index| vm.create_vcpu(index))
+        .collect::<Result<Vec<_>, _>>()?;
 
-    let vcpus = vcpus(&host, &vm, config.topology, optional, entry)?;
     let mut board = Board::new(vm.clone());
     let Driven { serial, events } = board.fixed_devices()?;
     let mut transports = Vec::with_capacity(devices.len());
@@ -74,44 +77,43 @@ pub(super) fn boot(config: VmConfig) -> Result<Assembly, MachineError> {
         board.memory("virtio", slot.address, layout::VIRTIO_SIZE, transport.clone())?;
         transports.push(transport);
     }
+
+    entry::write_tables(&memory, entry).map_err(assembly)?;
+    let shown = Shown {
+        topology: config.topology,
+        tsc_deadline: optional.tsc_deadline,
+    };
+    set_up(&vcpus, questions.supported_cpuid()?.as_slice(), shown, entry)?;
+    let buses = Arc::new(board.buses);
     Ok(Assembly {
         vm,
         vcpus,
-        buses: Arc::new(board.buses),
+        buses,
         serial,
         events,
         transports,
     })
 }
 
-/// All vCPUs, the first at `entry`; the others wait for the guest to start them.
-fn vcpus(
-    host: &Host,
-    vm: &Vm,
-    topology: Topology,
-    optional: Optional,
+/// Gives every vCPU its CPUID and registers; the first starts at `entry`, the others wait for the guest to start them.
+fn set_up(
+    vcpus: &[Vcpu],
+    supported: &[kvm_cpuid_entry2],
+    shown: Shown,
     entry: Entry,
-) -> Result<Vec<Vcpu>, MachineError> {
-    let shown = Shown {
-        topology,
-        tsc_deadline: optional.tsc_deadline,
-    };
-    let mut entries = cpuid::common(host.supported_cpuid()?.as_slice(), shown);
-    let mut vcpus = Vec::with_capacity(topology.vcpus().into());
-    for index in 0..topology.vcpus() {
-        let vcpu = vm.create_vcpu(index)?;
-        cpuid::personalise(&mut entries, topology, index);
+) -> Result<(), MachineError> {
+    let mut entries = cpuid::common(supported, shown);
+    for (index, vcpu) in (0..).zip(vcpus) {
+        cpuid::personalise(&mut entries, shown.topology, index);
         let cpuid = CpuId::from_entries(&entries).map_err(|error| assembly(format!("CPUID: {error:?}")))?;
         vcpu.set_cpuid(&cpuid)?;
         vcpu.set_msrs(&entry::MSRS)?;
-        if index == 0 {
-            entry::write_tables(vm.memory(), entry).map_err(assembly)?;
-            let special = entry::special(vcpu.special_registers()?, entry);
-            vcpu.set_registers(&entry::general(entry), &special)?;
-        }
-        vcpus.push(vcpu);
     }
-    Ok(vcpus)
+    if let Some(first) = vcpus.first() {
+        let special = entry::special(first.special_registers()?, entry);
+        first.set_registers(&entry::general(entry), &special)?;
+    }
+    Ok(())
 }
 
 /// The buses and the interrupt controller, while devices are put on them.

@@ -12,10 +12,11 @@ mod terminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signalfd::SignalFd;
 use secovia_vmm_api::Exit;
 
 use crate::config::VmConfig;
-use crate::kvm;
+use crate::kvm::{self, Questions};
 use crate::vcpu::thread::{Listener, Threads};
 
 pub use error::MachineError;
@@ -24,12 +25,28 @@ use self::assembly::Assembly;
 use self::ending::FirstEnding;
 use self::events::EventLoop;
 
+/// What can be begun before it is known which machine it will be.
+pub struct Prelude {
+    signals: SignalFd,
+    questions: Questions,
+}
+
+impl Prelude {
+    /// Blocks SIGTERM, SIGINT and SIGHUP for the process, and has KVM asked what it supports by a thread of its own: where
+    /// this host is a virtual machine itself, the answer takes longer than all the rest of a machine's start.
+    pub fn start() -> Result<Self, MachineError> {
+        // Before any other thread exists, so that none of them ever takes these signals.
+        let signals = events::block_signals().map_err(MachineError::host("watch for signals"))?;
+        let questions = Questions::ask().map_err(MachineError::host("start a thread"))?;
+        Ok(Self { signals, questions })
+    }
+}
+
 /// Runs the machine to its end. `grace` is what the guest gets to power off after SIGTERM.
 ///
-/// Blocks SIGTERM, SIGINT and SIGHUP for the process, and takes standard input and output for the serial console.
-pub fn run(config: VmConfig, grace: Duration) -> Result<Exit, MachineError> {
-    // Before any other thread exists, so that none of them ever takes these signals.
-    let signals = events::block_signals().map_err(MachineError::host("watch for signals"))?;
+/// Takes standard input and output for the serial console.
+pub fn run(prelude: Prelude, config: VmConfig, grace: Duration) -> Result<Exit, MachineError> {
+    let Prelude { signals, questions } = prelude;
     kvm::install_kick_handler()?;
     let terminal = terminal::RawMode::enter();
 
@@ -40,7 +57,7 @@ pub fn run(config: VmConfig, grace: Duration) -> Result<Exit, MachineError> {
         serial,
         events,
         transports,
-    } = assembly::boot(config)?;
+    } = assembly::boot(questions, config)?;
     let ending = FirstEnding::new().map_err(MachineError::host("make the event that ends the machine"))?;
     let listener: Arc<dyn Listener> = ending.clone();
 
@@ -56,7 +73,8 @@ pub fn run(config: VmConfig, grace: Duration) -> Result<Exit, MachineError> {
     drop(transports);
     drop(buses);
     drop(terminal);
-    // Memory and virtual machine are left to the kernel, which takes them down faster than we can hand them back.
-    std::mem::forget(vm);
+    // The virtual machine goes before the process does: left to the exit, memory would be taken down while KVM still
+    // watches it, which costs a second grace period, on a busy host one of many milliseconds.
+    drop(vm);
     outcome?
 }
