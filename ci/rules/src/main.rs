@@ -50,9 +50,11 @@ fn run() -> Result<Vec<Finding>, Error> {
     let mut findings = crates::check(&metadata, &rules);
     let mut files = Vec::new();
     for member in metadata.members() {
-        let sources = source::read_crate(&tree, &member.source_roots())?;
-        findings.extend(arrows::check(&member.name, &sources));
-        files.extend(sources);
+        for root in member.source_roots() {
+            let sources = source::read_crate(&tree, root)?;
+            findings.extend(arrows::check(&member.name, &sources));
+            files.extend(sources);
+        }
     }
     findings.extend(unsafety::check(&files, &rules));
     findings.extend(source::check_length(&files, &rules));

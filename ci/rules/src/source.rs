@@ -29,13 +29,11 @@ pub(crate) struct Source {
     pub(crate) lines: usize,
 }
 
-/// The files of the crate whose root files are given, without those that are compiled for tests alone.
-pub(crate) fn read_crate(tree: &Path, roots: &[&Path]) -> Result<Vec<Source>, Error> {
+/// The files of the library or program whose root file is given, without those that are compiled for tests alone.
+pub(crate) fn read_crate(tree: &Path, root: &Path) -> Result<Vec<Source>, Error> {
     let mut sources = Vec::new();
-    for root in roots {
-        let folder = root.parent().unwrap_or(Path::new("/"));
-        read_module(tree, root, folder, Vec::new(), &mut sources)?;
-    }
+    let folder = root.parent().unwrap_or(Path::new("/"));
+    read_module(tree, root, folder, Vec::new(), &mut sources)?;
     Ok(sources)
 }
 

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, EntropySpec, MachineSpec, VmSpec, VsockSpec};
 
 /// Long enough for Debian's kernel under emulation on a busy machine; a machine that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(10);
 
 /// A path that `ci/test` hands over.

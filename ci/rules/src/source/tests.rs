@@ -28,7 +28,7 @@ fn modules_are_found_beside_and_inside() {
     ] {
         std::fs::write(folder.join(name), text).unwrap();
     }
-    let sources = read_crate(&folder, &[&folder.join("src/lib.rs")]).unwrap();
+    let sources = read_crate(&folder, &folder.join("src/lib.rs")).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     let mut found: Vec<_> = sources
         .iter()
