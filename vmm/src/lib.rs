@@ -5,8 +5,8 @@
 //! main, cli, logger                    the process: words in, exit status out
 //! config, probe                        what is asked for, checked once; how fast KVM is
 //! machine                              assembly, event loop, life: the only place that knows everything
-//! boot  acpi  cpuid  vcpu              kernel and tables into memory; what CPUID says; registers, states, threads
-//! kvm  memory  layout  sys             KVM's calls; guest memory; addresses; what no crate wraps
+//! boot  acpi  vcpu                     kernel and tables into memory; registers, states, threads
+//! kvm  cpuid  memory  layout  sys      KVM's calls; what CPUID says; guest memory; addresses; what no crate wraps
 //! secovia-devices                      device models, which know none of this
 //! ```
 //! Arrows point down. A configuration as it is written (`VmSpec`) becomes one that holds ([`config::VmConfig`]) once, and

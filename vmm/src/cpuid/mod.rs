@@ -7,6 +7,8 @@ mod topology;
 
 pub use topology::Topology;
 
+use std::ops::RangeInclusive;
+
 use kvm_bindings::kvm_cpuid_entry2;
 
 /// Leaf 1, ECX.
@@ -22,6 +24,8 @@ const SVM: u32 = 1 << 2;
 const PERFCTR_CORE: u32 = 1 << 23;
 const PERFCTR_NB: u32 = 1 << 24;
 const PERFCTR_LLC: u32 = 1 << 28;
+/// The processor's name, in three leaves.
+const BRAND: RangeInclusive<u32> = 0x8000_0002..=0x8000_0004;
 /// Leaf 0x8000_001d describes AMD's caches.
 const AMD_CACHES: u32 = 0x8000_001d;
 
@@ -32,6 +36,22 @@ pub struct Shown {
     pub topology: Topology,
     /// KVM's local APIC has the deadline timer, which older KVMs leave to the VMM to announce.
     pub tsc_deadline: bool,
+}
+
+/// Puts the processor's name into what KVM supports: KVM leaves it to others to show it. `ask` reads a leaf of the host.
+pub fn add_brand(supported: &mut Vec<kvm_cpuid_entry2>, ask: impl Fn(u32) -> [u32; 4]) {
+    supported.retain(|entry| !BRAND.contains(&entry.function));
+    supported.extend(BRAND.map(|function| {
+        let [eax, ebx, ecx, edx] = ask(function);
+        kvm_cpuid_entry2 {
+            function,
+            eax,
+            ebx,
+            ecx,
+            edx,
+            ..Default::default()
+        }
+    }));
 }
 
 /// Turns the entries that KVM supports into those that all vCPUs have in common.

@@ -114,6 +114,21 @@ fn brand_string_and_kvm_leaves_stay() {
 }
 
 #[test]
+fn the_processors_name_is_the_hosts() {
+    let mut supported = host();
+    add_brand(&mut supported, |leaf| [leaf, 1, 2, 3]);
+    let names: Vec<_> = supported
+        .iter()
+        .filter(|entry| BRAND.contains(&entry.function))
+        .collect();
+    assert_eq!(names.len(), 3);
+    assert_eq!(
+        (names[2].function, names[2].eax, names[2].edx),
+        (0x8000_0004, 0x8000_0004, 3)
+    );
+}
+
+#[test]
 fn one_vcpu_is_alone() {
     let entries = common(&host(), shown(1, false));
     assert_eq!(find(&entries, 1, 0).edx & HTT, 0);

@@ -1,9 +1,12 @@
 //! What the host's KVM can do.
 
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use std::arch::x86_64::{__cpuid, CpuidResult};
+
+use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
 use super::{KvmError, failed};
+use crate::cpuid;
 
 /// What no machine can do without.
 const REQUIRED: [(Cap, &str); 6] = [
@@ -74,10 +77,17 @@ impl Host {
         optional
     }
 
-    /// What KVM can show a guest in CPUID.
-    pub fn supported_cpuid(&self) -> Result<CpuId, KvmError> {
-        self.kvm
+    /// What KVM can show a guest in CPUID, with the host processor's name.
+    pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+        let supported = self
+            .kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(failed("get supported CPUID"))
+            .map_err(failed("get supported CPUID"))?;
+        let mut supported = supported.as_slice().to_vec();
+        cpuid::add_brand(&mut supported, |leaf| {
+            let CpuidResult { eax, ebx, ecx, edx } = __cpuid(leaf);
+            [eax, ebx, ecx, edx]
+        });
+        Ok(supported)
     }
 }

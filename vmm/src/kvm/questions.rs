@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use kvm_bindings::CpuId;
+use kvm_bindings::kvm_cpuid_entry2;
 
 use super::{Host, KvmError};
 
@@ -19,7 +19,7 @@ const STACK: usize = 64 << 10;
 pub struct Questions {
     host: Result<Arc<Host>, KvmError>,
     /// None where there is nobody to ask.
-    cpuid: Option<JoinHandle<Result<CpuId, KvmError>>>,
+    cpuid: Option<JoinHandle<Result<Vec<kvm_cpuid_entry2>, KvmError>>>,
 }
 
 impl Questions {
@@ -42,7 +42,7 @@ impl Questions {
     }
 
     /// Waits for what KVM can show a guest in CPUID.
-    pub fn supported_cpuid(self) -> Result<CpuId, KvmError> {
+    pub fn supported_cpuid(self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
         match self.cpuid {
             Some(thread) => thread.join().map_err(|_| KvmError::Questions)?,
             None => self.host?.supported_cpuid(),

@@ -83,7 +83,7 @@ pub(super) fn boot(questions: Questions, config: VmConfig) -> Result<Assembly, M
         topology: config.topology,
         tsc_deadline: optional.tsc_deadline,
     };
-    set_up(&vcpus, questions.supported_cpuid()?.as_slice(), shown, entry)?;
+    set_up(&vcpus, &questions.supported_cpuid()?, shown, entry)?;
     let buses = Arc::new(board.buses);
     Ok(Assembly {
         vm,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use secovia_stub_guests::Guest;
 use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, MachineSpec, VmSpec};
 
-use super::Error;
+use super::job::Error;
 
 /// The size of the machine that is measured.
 pub(super) const MEMORY_MIB: u64 = 128;

@@ -4,12 +4,14 @@
 //! executes guests by software emulation.
 
 mod guest;
+mod job;
 mod memory;
 mod start;
 mod stats;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
+
+use job::{Error, Options};
 
 const HELP: &str = "\
 usage: secovia-bench start [--vmm FILE] [--yardstick FILE] [--runs N] [--json]
@@ -25,39 +27,6 @@ usage: secovia-bench start [--vmm FILE] [--yardstick FILE] [--runs N] [--json]
   --runs N          how many starts of each [default: 20]
   --json            print one line of JSON instead of a table
 ";
-
-/// Why there are no figures.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("{0}; see --help")]
-    Usage(#[from] lexopt::Error),
-    #[error("{operation}: {source}")]
-    Host {
-        operation: String,
-        source: std::io::Error,
-    },
-    #[error("{program} did not behave: {reason}")]
-    Program { program: String, reason: String },
-    #[error("write the report: {0}")]
-    Report(#[from] serde_json::Error),
-}
-
-impl Error {
-    fn host(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Host {
-            operation: operation.into(),
-            source,
-        }
-    }
-}
-
-/// What was asked for.
-struct Options {
-    vmm: PathBuf,
-    yardstick: PathBuf,
-    runs: usize,
-    json: bool,
-}
 
 fn main() -> ExitCode {
     match run() {

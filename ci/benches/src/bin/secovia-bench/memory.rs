@@ -8,7 +8,7 @@ use secovia_stub_guests::IDLE;
 use serde::Serialize;
 
 use super::guest::{Files, MEMORY_MIB, name};
-use super::{Error, Options};
+use super::job::{Error, Options};
 
 /// What the stub guest prints before it halts.
 const GREETING: &[u8] = b"ready\n";

@@ -10,8 +10,8 @@ use secovia_vmm_api::Exit;
 use serde::Serialize;
 
 use super::guest::{Files, MEMORY_MIB, name};
+use super::job::{Error, Options};
 use super::stats::Stats;
-use super::{Error, Options};
 
 /// What the stub guest prints before it resets.
 const GREETING: &[u8] = b"stub\n";
