@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 /// How long anything may take that has no time of its own: an emulated host is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How often something is looked at that is waited for: an emulated host has little to spare.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
+
 /// What the scenarios run.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -242,7 +245,7 @@ impl Testbed {
                 seen.state,
                 self.agent_log()
             );
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -259,7 +262,7 @@ impl Testbed {
             let files = entries(&self.path("run/vms"));
             let groups: Vec<String> = entries(Path::new("/sys/fs/cgroup/secovia.slice"))
                 .into_iter()
-                .filter(|name| name.len() == 16)
+                .filter(|name| name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()))
                 .collect();
             (self.vmms(), files, groups)
         };
