@@ -8,12 +8,10 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixListener;
-use std::process::{Command, ExitCode, exit};
+use std::process::{Command, ExitCode, Stdio, exit};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 use secovia_init::children::Reaping;
 use secovia_init::server::{Machine, Server};
 use secovia_vmm_api::VmSpec;
@@ -79,9 +77,13 @@ fn machine(config: &str) -> Outcome {
             }
             // Without the right to do so the guest's processes are merely not ended with us.
             let _ = unshare(CloneFlags::CLONE_NEWPID);
-            let status = Command::new(std::env::current_exe()?)
+            // The guest ends when this pipe does, that is with this process, whatever ends it.
+            let mut guest = Command::new(std::env::current_exe()?)
                 .args([GUEST, config])
-                .status()?;
+                .stdin(Stdio::piped())
+                .spawn()?;
+            let _tether = guest.stdin.take();
+            let status = guest.wait()?;
             Ok(status
                 .code()
                 .and_then(|code| u8::try_from(code).ok())
@@ -91,7 +93,10 @@ fn machine(config: &str) -> Outcome {
 }
 
 fn guest(config: &str) -> Outcome {
-    set_pdeathsig(Signal::SIGKILL)?;
+    std::thread::spawn(|| {
+        let _ = io::stdin().read(&mut [0]);
+        exit(1);
+    });
     let spec: VmSpec = serde_json::from_slice(&fs::read(config)?)?;
     let vsock = spec.vsock.ok_or("the configuration has no vsock")?;
     let listener = UnixListener::bind(&vsock.uds_path)?;
