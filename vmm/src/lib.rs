@@ -24,6 +24,7 @@
 //! # Threads
 //! | thread | does |
 //! |---|---|
+//! | two unnamed ones | ask KVM at the start for what takes it long ([`kvm::Questions`]), and end |
 //! | main | builds the machine, then the event loop: the host's side of devices, console input, signals, the end |
 //! | `vcpuN` | runs the guest and serves its register accesses, which includes the disk's I/O |
 //!
@@ -39,11 +40,11 @@
 //!
 //! # The end
 //! The first vCPU whose guest shuts down, resets, panics or breaks tells the event loop and stops. The loop returns an
-//! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket, then virtual machine and memory,
-//! in this order: see `machine::run`.
+//! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket, then the virtual machine; memory
+//! goes with the process.
 //!
 //! # Unsafe code
-//! Only in [`kvm`] and [`sys`]. Everything that reads a file or a guest is checked code.
+//! Only in [`kvm`], [`memory`] and [`sys`]. Everything that reads a file or a guest is checked code.
 
 pub mod acpi;
 pub mod boot;

@@ -1,7 +1,9 @@
 //! The guest's memory: anonymous, reserved nowhere, in one piece up to the gap below 4 GiB and one above it.
 
+use std::{io, ptr};
+
 use secovia_devices::GuestMemory;
-use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::mmap::MmapRegion;
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::layout::{GAP_END, GAP_START};
@@ -15,12 +17,20 @@ pub enum MemoryError {
         /// How much.
         mib: u64,
         /// Why not.
-        source: vm_memory::mmap::MmapRegionError,
+        source: io::Error,
     },
+    /// A mapping is not as it should be.
+    #[error("use a mapping as guest memory: {0}")]
+    Use(#[from] vm_memory::mmap::MmapRegionError),
     /// The ranges do not fit together.
     #[error("arrange guest memory: {0}")]
     Arrange(#[from] vm_memory::GuestRegionCollectionError),
 }
+
+/// The size of a huge page.
+const HUGE: usize = 2 << 20;
+const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 /// The address ranges that `size` bytes of memory take: start and length, lowest first.
 pub fn ranges(size: u64) -> Vec<(u64, u64)> {
@@ -31,22 +41,53 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     }
 }
 
-/// Maps `size` bytes of guest memory, a multiple of the page size.
+/// Maps `size` bytes of guest memory, a multiple of the page size, for the rest of the process's life.
 ///
 /// The pages come from the host when the guest first touches them; nothing is set aside beforehand, so that a node can
-/// lend memory by weight and take it back.
+/// lend memory by weight and take it back. Guest and host addresses agree up to the size of a huge page, without which
+/// KVM could not use any, and huge ones are asked for: our kernel reaches its init in a quarter fewer instructions of
+/// the host, for a seventh more memory (41 instead of 36 MiB in an idle guest of 256). Not below 2 MiB, where there is
+/// little more than what the VMM writes at the start: clearing a huge page for that would take longer than the rest.
 pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
     let mut regions = Vec::with_capacity(2);
     for (start, length) in ranges(size) {
         let mib = length >> 20;
-        let region = MmapRegionBuilder::new(length as usize)
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-            .build()
-            .map_err(|source| MemoryError::Map { mib, source })?;
+        let address = map_aligned(length as usize).map_err(|source| MemoryError::Map { mib, source })?;
+        // SAFETY: `address` is a mapping of `length` bytes, which nothing unmaps.
+        let region = unsafe { MmapRegion::build_raw(address, length as usize, PROTECTION, FLAGS) }?;
         regions.extend(GuestRegionMmap::new(region, GuestAddress(start)));
     }
     Ok(GuestMemory::from_regions(regions)?)
+}
+
+/// Maps memory at a multiple of the huge page size. Kernels before 6.7 do not do so by themselves.
+fn map_aligned(length: usize) -> io::Result<*mut u8> {
+    let room = length.checked_add(HUGE).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: a new mapping wherever the kernel likes.
+    let start = unsafe { libc::mmap(ptr::null_mut(), room, PROTECTION, FLAGS, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let head = (start as usize).next_multiple_of(HUGE) - start as usize;
+    let address = start.wrapping_byte_add(head);
+    for (spare, size) in [(start, head), (address.wrapping_byte_add(length), HUGE - head)] {
+        // SAFETY: both ends lie inside of the mapping that was just made, outside of the `length` bytes from `address`
+        // on, and nobody knows them.
+        if size > 0 && unsafe { libc::munmap(spare, size) } != 0 {
+            log::debug!(
+                "unmap {size} bytes beside guest memory: {}",
+                io::Error::last_os_error()
+            );
+        }
+    }
+    if let Some(rest) = length.checked_sub(HUGE).filter(|rest| *rest > 0) {
+        // SAFETY: `rest` bytes from there on are the end of the mapping; advice changes no contents.
+        let advised = unsafe { libc::madvise(address.wrapping_byte_add(HUGE), rest, libc::MADV_HUGEPAGE) };
+        if advised != 0 {
+            log::debug!("ask for huge pages: {}", io::Error::last_os_error());
+        }
+    }
+    Ok(address.cast())
 }
 
 /// The host addresses of a region, for KVM's memory slots.
@@ -81,5 +122,8 @@ mod tests {
         let memory = create(5 << 30).unwrap();
         let extents: Vec<_> = memory.iter().map(extent).collect();
         assert_eq!(extents, ranges(5 << 30));
+        for region in memory.iter() {
+            assert_eq!(host_address(region) % HUGE as u64, 0);
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::boot::Entry;
-use crate::kvm::{Host, KvmError, Vcpu, VcpuExit, Vm};
+use crate::kvm::{KvmError, Questions, Vcpu, VcpuExit, Vm};
 use crate::memory;
 use crate::vcpu::entry;
 
@@ -66,7 +66,8 @@ struct Report {
 
 /// Runs the probe's guests and reports as one line of JSON.
 pub fn measure() -> Result<String, ProbeError> {
-    let host = Host::open()?;
+    let questions = Questions::ask()?;
+    let host = &questions.host;
     let missing = host.missing();
     let mut report = Report {
         api_version: host.api_version(),
@@ -77,7 +78,7 @@ pub fn measure() -> Result<String, ProbeError> {
     };
     if report.missing.is_empty() {
         let memory = memory::create(MEMORY)?;
-        let vm = Vm::create(&host, memory.clone(), host.optional())?;
+        let vm = Vm::furnish(questions.machine.wait()?, memory.clone(), host.optional())?;
         let mut vcpu = vm.create_vcpu(0)?;
         report.instructions_per_second = rate(1000, HARDWARE_SPEED / INSTRUCTIONS_PER_ROUND, |rounds| {
             enter(&vcpu, &memory, &COUNT, rounds)?;

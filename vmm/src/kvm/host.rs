@@ -3,7 +3,7 @@
 use std::arch::x86_64::{__cpuid, CpuidResult};
 
 use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
-use kvm_ioctls::{Cap, Kvm};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::{KvmError, failed};
 use crate::cpuid;
@@ -30,7 +30,7 @@ pub struct Optional {
 /// An open `/dev/kvm`.
 #[derive(Debug)]
 pub struct Host {
-    pub(super) kvm: Kvm,
+    kvm: Kvm,
 }
 
 impl Host {
@@ -77,8 +77,13 @@ impl Host {
         optional
     }
 
+    /// A new virtual machine, empty.
+    pub(super) fn create_machine(&self) -> Result<VmFd, KvmError> {
+        self.kvm.create_vm().map_err(failed("create a virtual machine"))
+    }
+
     /// What KVM can show a guest in CPUID, with the host processor's name.
-    pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+    pub(super) fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
         let supported = self
             .kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)

@@ -1,7 +1,7 @@
-//! KVM, as thinly as possible. With [`crate::sys`] the only place for `unsafe` in this crate.
+//! KVM, as thinly as possible. With [`crate::memory`] and [`crate::sys`] the only place for `unsafe` in this crate.
 //!
 //! The order in which a machine is made decides on its start: a memory slot that is added after an interrupt
-//! controller costs a grace period (5 to 7 ms). So: [`Vm::create`] takes the memory and registers every slot, then the
+//! controller costs a grace period (5 to 7 ms). So: [`Vm::furnish`] takes the memory and registers every slot, then the
 //! task state segment, then the split interrupt controller; vCPUs come last.
 
 mod host;
@@ -39,8 +39,8 @@ pub enum KvmError {
         /// Why it failed.
         source: kvm_ioctls::Error,
     },
-    /// The thread that asks KVM came to grief.
-    #[error("the thread that asks KVM what it supports panicked")]
+    /// A thread that asks KVM came to grief.
+    #[error("a thread that asks KVM panicked")]
     Questions,
     /// KVM took a part of the registers only.
     #[error("KVM: set model-specific register {0:#x}: refused")]

@@ -1,51 +1,58 @@
-//! Asking KVM what it supports, while something else is done.
+//! What KVM is slow at, asked for before it is needed.
 
-use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use kvm_bindings::kvm_cpuid_entry2;
+use kvm_ioctls::VmFd;
 
-use super::{Host, KvmError};
+use super::{Host, KvmError, failed};
 
 /// For one ioctl and its answer, which is on the heap.
 const STACK: usize = 64 << 10;
 
-/// `/dev/kvm`, with a question under way.
+/// `/dev/kvm`, with two questions under way, each on a thread of its own while the caller reads a configuration and
+/// loads a kernel.
 ///
-/// KVM answers by asking the processor dozens of times. On hardware that takes microseconds; in a virtual machine each
-/// time is an exit, and the answer takes longer than everything else that a machine's start needs.
+/// A new virtual machine waits for a grace period of the kernel's on hosts before Linux 6.14: many milliseconds. And what
+/// CPUID can say is asked of the processor leaf by leaf: where the host is a virtual machine itself, each is an exit, and
+/// all of them take longer than the rest of a start.
 #[derive(Debug)]
 pub struct Questions {
-    host: Result<Arc<Host>, KvmError>,
-    /// None where there is nobody to ask.
-    cpuid: Option<JoinHandle<Result<Vec<kvm_cpuid_entry2>, KvmError>>>,
+    /// The open device.
+    pub(crate) host: Arc<Host>,
+    /// A new virtual machine, empty.
+    pub(crate) machine: Answer<VmFd>,
+    /// What KVM can show a guest in CPUID.
+    pub(crate) cpuid: Answer<Vec<kvm_cpuid_entry2>>,
 }
 
+/// An answer to wait for.
+#[derive(Debug)]
+pub(crate) struct Answer<T>(JoinHandle<Result<T, KvmError>>);
+
 impl Questions {
-    /// Opens `/dev/kvm` and asks. That it does not open is told by [`Self::host`], when it matters.
-    pub fn ask() -> io::Result<Self> {
-        let host = Host::open().map(Arc::new);
-        let ask = |host: &Arc<Host>| {
-            let host = host.clone();
-            Builder::new()
-                .stack_size(STACK)
-                .spawn(move || host.supported_cpuid())
-        };
-        let cpuid = host.as_ref().ok().map(ask).transpose()?;
-        Ok(Self { host, cpuid })
+    /// Opens `/dev/kvm` and asks.
+    pub fn ask() -> Result<Self, KvmError> {
+        let host = Arc::new(Host::open()?);
+        let machine = Answer::of(&host, Host::create_machine)?;
+        let cpuid = Answer::of(&host, Host::supported_cpuid)?;
+        Ok(Self { host, machine, cpuid })
+    }
+}
+
+impl<T: Send + 'static> Answer<T> {
+    fn of(host: &Arc<Host>, question: fn(&Host) -> Result<T, KvmError>) -> Result<Self, KvmError> {
+        let host = host.clone();
+        let thread = Builder::new().stack_size(STACK).spawn(move || question(&host));
+        thread
+            .map(Self)
+            .map_err(|error| kvm_ioctls::Error::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
+            .map_err(failed("start a thread to ask"))
     }
 
-    /// The open device.
-    pub fn host(&self) -> Result<&Host, KvmError> {
-        self.host.as_deref().map_err(|error| *error)
-    }
-
-    /// Waits for what KVM can show a guest in CPUID.
-    pub fn supported_cpuid(self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
-        match self.cpuid {
-            Some(thread) => thread.join().map_err(|_| KvmError::Questions)?,
-            None => self.host?.supported_cpuid(),
-        }
+    /// Waits for it.
+    pub(crate) fn wait(self) -> Result<T, KvmError> {
+        self.0.join().map_err(|_| KvmError::Questions)?
     }
 }

@@ -9,7 +9,7 @@ use secovia_devices::interrupt::{Msi, MsiSink};
 use secovia_devices::{GuestMemory, ioapic};
 use vm_memory::GuestMemoryBackend;
 
-use super::{Host, KvmError, Optional, Vcpu, failed};
+use super::{KvmError, Optional, Vcpu, failed};
 use crate::{layout, memory};
 
 /// A virtual machine with its memory; shared by everything that raises interrupts.
@@ -21,10 +21,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Makes the machine: memory slots, task state segment, interrupt controller, in this order (see the module).
-    pub fn create(host: &Host, memory: GuestMemory, optional: Optional) -> Result<Self, KvmError> {
-        let fd = host.kvm.create_vm().map_err(failed("create a virtual machine"))?;
-
+    /// Furnishes the machine: memory slots, task state segment, interrupt controller, in this order (see the module).
+    pub fn furnish(fd: VmFd, memory: GuestMemory, optional: Optional) -> Result<Self, KvmError> {
         for (slot, region) in memory.iter().enumerate() {
             let (guest_phys_addr, memory_size) = memory::extent(region);
             let slot = kvm_userspace_memory_region {

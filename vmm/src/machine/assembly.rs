@@ -48,7 +48,10 @@ struct Driven {
 }
 
 /// Builds the machine that `config` describes, with its kernel loaded and its first vCPU at the kernel's entry.
-pub(super) fn boot(questions: Questions, config: VmConfig) -> Result<Assembly, MachineError> {
+pub(super) fn boot(
+    questions: Result<Questions, KvmError>,
+    config: VmConfig,
+) -> Result<Assembly, MachineError> {
     // What the configuration may be wrong about comes first, before anything is made.
     let inventory = inventory::list(config.disks, config.vsock, config.entropy);
     let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
@@ -59,10 +62,13 @@ pub(super) fn boot(questions: Questions, config: VmConfig) -> Result<Assembly, M
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;
     VmGenId::new(&memory, GuestAddress(layout::GENERATION_ID)).map_err(assembly)?;
 
-    let host = questions.host()?;
+    // Only now does it matter whether there is a KVM.
+    let Questions { host, machine, cpuid } = questions?;
     let optional = host.optional();
-    let vm = Vm::create(host, memory.clone(), optional).map_err(|error| explain(host, error))?;
-    let vm = Arc::new(vm);
+    let vm = machine
+        .wait()
+        .and_then(|machine| Vm::furnish(machine, memory.clone(), optional));
+    let vm = Arc::new(vm.map_err(|error| explain(&host, error))?);
     let indices = 0..config.topology.vcpus();
     let vcpus = indices
         .map(|index| vm.create_vcpu(index))
@@ -83,7 +89,7 @@ pub(super) fn boot(questions: Questions, config: VmConfig) -> Result<Assembly, M
         topology: config.topology,
         tsc_deadline: optional.tsc_deadline,
     };
-    set_up(&vcpus, &questions.supported_cpuid()?, shown, entry)?;
+    set_up(&vcpus, &cpuid.wait()?, shown, entry)?;
     let buses = Arc::new(board.buses);
     Ok(Assembly {
         vm,

@@ -16,7 +16,7 @@ use nix::sys::signalfd::SignalFd;
 use secovia_vmm_api::Exit;
 
 use crate::config::VmConfig;
-use crate::kvm::{self, Questions};
+use crate::kvm::{self, KvmError, Questions};
 use crate::vcpu::thread::{Listener, Threads};
 
 pub use error::MachineError;
@@ -28,16 +28,15 @@ use self::events::EventLoop;
 /// What can be begun before it is known which machine it will be.
 pub struct Prelude {
     signals: SignalFd,
-    questions: Questions,
+    questions: Result<Questions, KvmError>,
 }
 
 impl Prelude {
-    /// Blocks SIGTERM, SIGINT and SIGHUP for the process, and has KVM asked what it supports by a thread of its own: where
-    /// this host is a virtual machine itself, the answer takes longer than all the rest of a machine's start.
+    /// Blocks SIGTERM, SIGINT and SIGHUP for the process, and asks KVM for what takes it long.
     pub fn start() -> Result<Self, MachineError> {
         // Before any other thread exists, so that none of them ever takes these signals.
         let signals = events::block_signals().map_err(MachineError::host("watch for signals"))?;
-        let questions = Questions::ask().map_err(MachineError::host("start a thread"))?;
+        let questions = Questions::ask();
         Ok(Self { signals, questions })
     }
 }
