@@ -107,29 +107,66 @@ struct Mappings {
     guest_found: bool,
 }
 
+/// Anonymous mappings without a gap between them (pieces of one that are treated differently), or one of another kind.
+#[derive(Debug, Default)]
+struct Run {
+    end: u64,
+    anonymous: bool,
+    size: u64,
+    pss: u64,
+    private: u64,
+}
+
 impl Mappings {
-    /// The mapping whose size is the guest's memory is the guest's; all others are the VMM's own.
+    /// What has the size of the guest's memory is the guest's; all others are the VMM's own.
     fn parse(smaps: &str) -> Self {
-        let mut sums = Self::default();
-        let mut guest = false;
+        let mut runs: Vec<Run> = Vec::new();
         for line in smaps.lines() {
             let mut words = line.split_whitespace();
-            let (Some(key), Some(Ok(value))) = (words.next(), words.next().map(str::parse::<u64>)) else {
-                continue;
-            };
-            match key {
-                "Size:" => {
-                    guest = value == MEMORY_MIB << 10;
-                    sums.guest_found |= guest;
+            let Some(first) = words.next() else { continue };
+            if let Some((start, end)) = range(first) {
+                // Permissions, offset, device, inode, and the name where there is one.
+                let anonymous = words.next() == Some("rw-p") && words.nth(3).is_none();
+                match runs.last_mut() {
+                    Some(last) if anonymous && last.anonymous && last.end == start => last.end = end,
+                    _ => runs.push(Run {
+                        end,
+                        anonymous,
+                        ..Run::default()
+                    }),
                 }
-                "Pss:" if guest => sums.guest_pss += value,
-                "Pss:" => sums.own_pss += value,
-                "Private_Clean:" | "Private_Dirty:" if !guest => sums.own_private += value,
-                _ => {}
+            } else if let (Some(run), Some(Ok(value))) =
+                (runs.last_mut(), words.next().map(str::parse::<u64>))
+            {
+                match first {
+                    "Size:" => run.size += value,
+                    "Pss:" => run.pss += value,
+                    "Private_Clean:" | "Private_Dirty:" => run.private += value,
+                    _ => {}
+                }
+            }
+        }
+        let mut sums = Self::default();
+        for run in runs {
+            if run.size == MEMORY_MIB << 10 {
+                sums.guest_found = true;
+                sums.guest_pss += run.pss;
+            } else {
+                sums.own_pss += run.pss;
+                sums.own_private += run.private;
             }
         }
         sums
     }
+}
+
+/// Start and end of a mapping, as a line of its own gives them.
+fn range(word: &str) -> Option<(u64, u64)> {
+    let (start, end) = word.split_once('-')?;
+    Some((
+        u64::from_str_radix(start, 16).ok()?,
+        u64::from_str_radix(end, 16).ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -138,10 +175,13 @@ mod tests {
 
     #[test]
     fn guest_memory_is_told_from_the_rest() {
-        let smaps = "7f00-7f10 rw-p 0 00:00 0 \nSize: 131072 kB\nPss: 40 kB\nPrivate_Dirty: 40 kB\n\
-                     5500-5510 r-xp 0 08:01 7 /vmm\nSize: 1024 kB\nPss: 300 kB\nPrivate_Clean: 100 kB\nPrivate_Dirty: 4 kB\n";
+        let smaps = "7f0000000000-7f0000200000 rw-p 00000000 00:00 0 \nSize: 2048 kB\nPss: 36 kB\nPrivate_Dirty: 36 kB\n\
+                     7f0000200000-7f0008000000 rw-p 00000000 00:00 0 \nSize: 129024 kB\nPss: 4 kB\nPrivate_Dirty: 4 kB\n\
+                     7f0008000000-7f0008001000 ---p 00000000 00:00 0 \nSize: 4 kB\nPss: 0 kB\n\
+                     7f0008001000-7f0008002000 rw-p 00000000 00:00 0 [stack]\nSize: 4 kB\nPss: 4 kB\nPrivate_Dirty: 4 kB\n\
+                     5500-5510 r-xp 00000000 08:01 7 /vmm\nSize: 1024 kB\nPss: 300 kB\nPrivate_Clean: 100 kB\n";
         let expected = Mappings {
-            own_pss: 300,
+            own_pss: 304,
             own_private: 104,
             guest_pss: 40,
             guest_found: true,
