@@ -12,12 +12,13 @@
 )]
 
 mod boot;
+mod console;
 mod power;
 
 use std::error::Error;
-use std::io::Write;
 use std::time::Duration;
 
+use console::say;
 use nix::time::{ClockId, clock_gettime};
 use secovia_guest_protocol::PORT;
 use secovia_init::children::Reaping;
@@ -50,9 +51,4 @@ fn run(started_after: Duration) -> Result<(), Box<dyn Error>> {
     signals.watch(server.clone())?;
     let listener = VsockListener::bind(PORT).map_err(|e| format!("listening on vsock port {PORT}: {e}"))?;
     Err(format!("accepting on vsock port {PORT}: {}", server.serve(&listener)).into())
-}
-
-/// One line on the console. A console that cannot be written is no reason to stop.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "secovia-init: {line}");
 }

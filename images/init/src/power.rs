@@ -12,7 +12,7 @@ use secovia_init::server::{Machine, Server};
 use secovia_init::sys;
 
 use crate::boot::Roots;
-use crate::say;
+use crate::console::say;
 
 /// How long the workload may take when the power button was pressed.
 const BUTTON_GRACE: Duration = Duration::from_secs(10);
