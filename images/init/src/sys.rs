@@ -128,7 +128,9 @@ pub(crate) struct Setup {
 /// Makes `command` start in a session of its own, set up as asked.
 pub(crate) fn prepare(command: &mut Command, setup: Setup) {
     let enter = move || {
-        // PID 1 blocks what it waits for; a child must not inherit that.
+        // PID 1 blocks what it waits for, and may itself have been started with signals ignored (a shell's background
+        // job is); a child must inherit neither.
+        default_signals();
         SigSet::empty().thread_set_mask()?;
         nix::unistd::setsid()?;
         if setup.terminal {
@@ -146,6 +148,14 @@ pub(crate) fn prepare(command: &mut Command, setup: Setup) {
     // SAFETY: between fork and exec only async-signal-safe calls are made: `enter` makes plain system calls on memory
     // that was allocated before, and takes no lock.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Gives every signal its default action. Those that have no other (SIGKILL, SIGSTOP) refuse, which is as good.
+fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the call takes numbers; no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// The other end of a new pseudo-terminal, of its master; needs no path and no mounted devpts.
