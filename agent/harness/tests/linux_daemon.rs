@@ -40,6 +40,7 @@ scenarios!(
     what_happened_meanwhile_is_found_out,
     a_stop_outlives_the_agent,
     always_comes_back_with_the_agent,
+    a_disk_keeps_what_was_written,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -281,3 +281,25 @@ pub async fn much_output_arrives_whole(programs: &Programs) {
     );
     assert!(log_text(&client, "floods", &LogQuery::default()).await == expected);
 }
+
+/// What was written on a disk of its own is there again after a stop, and gone with the VM. Needs a real guest.
+pub async fn a_disk_keeps_what_was_written(programs: &Programs) {
+    let bed = Testbed::with_image(programs, &Settings::default()).await;
+    let client = bed.client();
+    let mut create = sh(
+        "keeps",
+        "cat /kept 2>/dev/null || echo nothing; echo something > /kept",
+    );
+    create.disk_mib = Some(64);
+    client.create_vm(&create).await.unwrap();
+    let vm = client.wait_vm("keeps", WaitUntil::Ended).await.unwrap();
+    assert_eq!(vm.state, VmState::Exited { code: 0 }, "{}", bed.agent_log());
+    client.start_vm("keeps").await.unwrap();
+    client.wait_vm("keeps", WaitUntil::Ended).await.unwrap();
+    assert_eq!(
+        log_text(&client, "keeps", &LogQuery::default()).await,
+        "nothing\nsomething\n"
+    );
+    client.delete_vm("keeps", false).await.unwrap();
+    assert!(entries(&bed.path("state/vms")).is_empty());
+}
