@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shell functions that every recipe here shares; sourced, not run. A recipe's output lives in the cache, outside of the
 # tree, in a directory that is named after everything it was made from: to change an input is to build anew, and what
 # has been built once is not built twice.
@@ -6,10 +7,11 @@ set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
 
+# shellcheck disable=SC2034  # used by the recipes
 cache=${SECOVIA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/secovia}
 
 # Progress goes to standard error; standard output holds the one line that a caller reads.
-say() { printf '%s: %s\n' "$recipe" "$*" >&2; }
+say() { printf '%s: %s\n' "${recipe:?}" "$*" >&2; }
 die() {
     say "$*"
     exit 1
