@@ -1,5 +1,6 @@
 //! The virtio devices of a machine: which there are, in which order, and where. A new kind of device joins here.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use secovia_devices::virtio::block::{Block, BlockConfig};
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::rng::Rng;
@@ -48,11 +49,24 @@ impl Item {
                 Err(error) => Err(device(format!("drives.{}.path_on_host", config.id), &error)),
             },
             Self::Vsock(config) => match Vsock::new(config.cid, &config.path) {
-                Ok(vsock) => Ok(Box::new(vsock)),
+                Ok(vsock) => {
+                    allow_descriptors();
+                    Ok(Box::new(vsock))
+                }
                 Err(error) => Err(device("vsock.uds_path".into(), &error)),
             },
             Self::Entropy => Ok(Box::new(Rng::new())),
         }
+    }
+}
+
+/// Takes all the descriptors that the process may have: each stream of the socket device is one, and the usual soft limit
+/// of 1024 is less than its streams.
+fn allow_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        log::debug!("raise the limit of open files: {error}");
     }
 }
 
