@@ -170,6 +170,13 @@ pub async fn always_comes_back_with_the_agent(programs: &Programs) {
     assert!(!client.vm("failure").await.unwrap().state.is_active());
 }
 
+/// A moment of a run, as dense early as late by its order of magnitude: records and processes come to be in the first
+/// milliseconds, on a host that is a hundred times slower too. `part` is from 0 to 1.
+fn moment(part: f64, longest: Duration) -> Duration {
+    const SHORTEST: Duration = Duration::from_micros(100);
+    SHORTEST.mul_f64((longest.as_secs_f64() / SHORTEST.as_secs_f64()).powf(part))
+}
+
 /// kill -9 of the agent at many random moments of `run`: afterwards no VM runs without a record, and no record claims a
 /// VM that is not there.
 pub async fn no_moment_of_a_run_is_a_bad_one_to_die(programs: &Programs, rounds: u32, longest: Duration) {
@@ -198,10 +205,8 @@ pub async fn no_moment_of_a_run_is_a_bad_one_to_die(programs: &Programs, rounds:
         seed = seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        // Half of them early, where records and processes come to be.
-        let window = if round % 4 < 2 { longest } else { longest / 20 };
-        let micros = (seed >> 33) % window.as_micros() as u64;
-        tokio::time::sleep(Duration::from_micros(micros)).await;
+        let part = (f64::from(round) + (seed >> 33) as f64 / f64::from(1u32 << 31)) / f64::from(rounds);
+        tokio::time::sleep(moment(part, longest)).await;
         bed.kill_agent();
         running.abort();
         let orphans = bed.vmms().len();
