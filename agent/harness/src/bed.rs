@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secovia_agent_api::client::Client;
-use secovia_agent_api::{ImageImport, Vm, VmState};
+use secovia_agent_api::{ImageImport, LogQuery, Vm, VmState};
 use sha2::{Digest, Sha256};
+
+use crate::log_text;
 
 /// How long anything may take that has no time of its own: an emulated host is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -253,6 +255,22 @@ impl Testbed {
     pub async fn running(&self, vm: &str) -> Vm {
         self.wait_for(vm, "running", |vm| vm.state == VmState::Running)
             .await
+    }
+
+    /// Waits until the workload has written `text`. Only then has its shell set up what stands before.
+    pub async fn said(&self, vm: &str, text: &str) {
+        let begun = Instant::now();
+        while !log_text(&self.client(), vm, &LogQuery::default())
+            .await
+            .contains(text)
+        {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{vm} does not say {text:?}\n{}",
+                self.agent_log()
+            );
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Nothing that a VM needs while it runs is left: no process, no file, no control group.

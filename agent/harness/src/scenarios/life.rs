@@ -75,29 +75,12 @@ pub async fn exec_signal_and_stop(programs: &Programs) {
     let ended = exec(&client, &vm.id, &["/does/not/exist"]).await;
     assert!(ended.error.is_some(), "{ended:?}");
 
-    let log = |text: &'static str| {
-        let (client, bed) = (client.clone(), &bed);
-        async move {
-            let begun = Instant::now();
-            while !log_text(&client, "long", &LogQuery::default())
-                .await
-                .contains(text)
-            {
-                assert!(
-                    begun.elapsed() < Duration::from_secs(20),
-                    "no {text:?}\n{}",
-                    bed.agent_log()
-                );
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    };
-    log("up").await;
+    bed.said("long", "up").await;
     client
         .kill_vm("long", &KillRequest { signal: Some(10) })
         .await
         .unwrap();
-    log("usr1").await;
+    bed.said("long", "usr1").await;
     let stats = client.vm_stats("long").await.unwrap();
     assert!(
         stats.memory_bytes > 0 && stats.memory_limit_bytes == 128 << 20,
@@ -140,10 +123,10 @@ pub async fn a_stop_ends_the_deaf(programs: &Programs) {
     let bed = Testbed::with_image(programs, &Settings::default()).await;
     let client = bed.client();
     client
-        .create_vm(&sh("deaf", "trap '' TERM; while :; do sleep 0.05; done"))
+        .create_vm(&sh("deaf", "trap '' TERM; echo up; while :; do sleep 0.05; done"))
         .await
         .unwrap();
-    bed.running("deaf").await;
+    bed.said("deaf", "up").await;
     let begun = Instant::now();
     let stopped = client.stop_vm("deaf", &StopRequest { grace_s: 1 }).await.unwrap();
     assert_eq!(stopped.state, VmState::Exited { code: 137 });

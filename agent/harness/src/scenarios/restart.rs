@@ -124,13 +124,7 @@ pub async fn a_stop_outlives_the_agent(programs: &Programs) {
     let client = bed.client();
     let script = "trap 'sleep 2; echo bye; exit 6' TERM; echo up; while :; do sleep 0.05; done";
     client.create_vm(&sh("slow", script)).await.unwrap();
-    bed.running("slow").await;
-    while !log_text(&client, "slow", &LogQuery::default())
-        .await
-        .contains("up")
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    bed.said("slow", "up").await;
     let stopping = tokio::spawn(async move {
         let _ = client.stop_vm("slow", &StopRequest { grace_s: 30 }).await;
     });
