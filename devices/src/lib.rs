@@ -19,6 +19,7 @@ pub mod bus;
 pub mod ged;
 pub mod interrupt;
 pub mod ioapic;
+pub mod limiter;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;
