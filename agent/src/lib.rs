@@ -17,6 +17,7 @@
 //! than what it has written down, and a VMM that runs can be found and told from every other process.
 
 pub mod api;
+pub mod capacity;
 pub mod config;
 pub mod daemon;
 pub mod guest;

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use toml::Spanned;
+
+use crate::capacity::policy::{
+    CapSpec, LabelsSpec, MeasureSpec, Policy, PolicyError, PolicySpec, ReclaimSpec, ReserveSpec, ScheduleSpec,
+};
 use crate::lifecycle::Backoff;
 
 /// The file that is read where the command line names none.
@@ -35,7 +40,14 @@ struct ConfigSpec {
     log_level: String,
     log_max_bytes: u64,
     boot_timeout_s: u64,
+    audit_max_bytes: u64,
     restart: RestartSpec,
+    reserve: Option<Spanned<ReserveSpec>>,
+    cap: Option<Spanned<CapSpec>>,
+    schedule: Option<Spanned<ScheduleSpec>>,
+    measure: MeasureSpec,
+    reclaim: ReclaimSpec,
+    labels: LabelsSpec,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,7 +70,14 @@ impl Default for ConfigSpec {
             log_level: "info".into(),
             log_max_bytes: 16 * 1024 * 1024,
             boot_timeout_s: 120,
+            audit_max_bytes: 16 * 1024 * 1024,
             restart: RestartSpec::default(),
+            reserve: None,
+            cap: None,
+            schedule: None,
+            measure: MeasureSpec::default(),
+            reclaim: ReclaimSpec::default(),
+            labels: LabelsSpec::default(),
         }
     }
 }
@@ -74,7 +93,7 @@ impl Default for RestartSpec {
 }
 
 /// A configuration that can be worked with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// What outlives a reboot: records, images, logs, disks.
     pub state_dir: PathBuf,
@@ -96,6 +115,10 @@ pub struct Config {
     pub boot_timeout_ms: u64,
     /// How restarts are spaced.
     pub backoff: Backoff,
+    /// Size of the audit log before it is turned over; eight older files are kept.
+    pub audit_max_bytes: u64,
+    /// What is lent, and how it is taken back. The only part that is reloaded.
+    pub policy: Policy,
 }
 
 /// Why a configuration cannot be used. Each text says what to do.
@@ -133,6 +156,21 @@ pub enum ConfigError {
         /// What is wrong with its value, and what would be right.
         problem: String,
     },
+    /// The owner's policy cannot be.
+    #[error("configuration {path}, line {line}: {source}")]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: PolicyError,
+    },
+}
+
+/// The line, counted from 1, of the byte at `offset`.
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
 }
 
 impl Config {
@@ -149,12 +187,15 @@ impl Config {
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let spec: ConfigSpec = toml::from_str(text).map_err(|error| ConfigError::Parse {
             path: path.to_path_buf(),
-            line: error.span().map_or(1, |span| {
-                1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count()
-            }),
+            line: error.span().map_or(1, |span| line_of(text, span.start)),
             message: error.message().replace('\n', " "),
         })?;
-        spec.check().map_err(|(key, problem)| ConfigError::Value {
+        let policy = Policy::check(&spec.policy()).map_err(|source| ConfigError::Policy {
+            path: path.to_path_buf(),
+            line: line_of(text, source.span.start),
+            source,
+        })?;
+        spec.check(policy).map_err(|(key, problem)| ConfigError::Value {
             path: path.to_path_buf(),
             key,
             problem,
@@ -207,7 +248,18 @@ fn unusable(file: &Path, executable: bool) -> Option<String> {
 }
 
 impl ConfigSpec {
-    fn check(self) -> Result<Config, (&'static str, String)> {
+    fn policy(&self) -> PolicySpec {
+        PolicySpec {
+            reserve: self.reserve.clone(),
+            cap: self.cap.clone(),
+            schedule: self.schedule.clone(),
+            measure: self.measure.clone(),
+            reclaim: self.reclaim.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+
+    fn check(self, policy: Policy) -> Result<Config, (&'static str, String)> {
         for (key, path) in [
             ("state_dir", &self.state_dir),
             ("runtime_dir", &self.runtime_dir),
@@ -239,11 +291,13 @@ impl ConfigSpec {
             );
             return Err(("log_level", problem));
         };
-        if self.log_max_bytes < LOG_MIN {
-            return Err((
-                "log_max_bytes",
-                format!("is {}; at least {LOG_MIN} are needed", self.log_max_bytes),
-            ));
+        for (key, bytes) in [
+            ("log_max_bytes", self.log_max_bytes),
+            ("audit_max_bytes", self.audit_max_bytes),
+        ] {
+            if bytes < LOG_MIN {
+                return Err((key, format!("is {bytes}; at least {LOG_MIN} are needed")));
+            }
         }
         if !(1..=86_400).contains(&self.boot_timeout_s) {
             return Err((
@@ -274,6 +328,8 @@ impl ConfigSpec {
                 max_ms: restart.max_delay_ms,
                 stable_ms: restart.stable_after_ms,
             },
+            audit_max_bytes: self.audit_max_bytes,
+            policy,
         })
     }
 }

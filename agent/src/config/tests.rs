@@ -10,13 +10,18 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(parse(shipped).unwrap(), parse("").unwrap());
     for line in shipped.lines().filter(|line| !line.starts_with('#')) {
         assert!(
-            line.is_empty() || line.contains(" = ") || line == "[restart]",
+            line.is_empty()
+                || line.contains(" = ")
+                || ["[restart]", "[measure]", "[reclaim]"].contains(&line),
             "{line}"
         );
     }
-    let keys = shipped.lines().filter(|line| line.contains(" = ")).count();
+    let keys = shipped
+        .lines()
+        .filter(|line| !line.starts_with("# ") && line.contains(" = "))
+        .count();
     assert_eq!(
-        keys, 12,
+        keys, 40,
         "a key was added or removed: the shipped file lists every one"
     );
     let room: usize = 64;
@@ -92,4 +97,26 @@ fn files_are_looked_at() {
     fs::write(at("kernel"), "").unwrap();
     fs::write(at("initrd"), "").unwrap();
     check().unwrap();
+}
+
+/// What the shipped file offers as an example, switched on by taking `#` away, is right.
+#[test]
+fn the_shipped_files_examples_are_right() {
+    let shipped = include_str!("../../agent.toml");
+    let example: String = shipped
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let policy = parse(&example).unwrap().policy;
+    let lending = policy.lending.unwrap();
+    assert_eq!((lending.reserve.cpu, lending.reserve.memory), (1_000, 2 << 30));
+    assert_eq!(lending.schedule.windows.len(), 2);
+    assert_eq!(policy.labels.country.as_deref(), Some("IT"));
+    assert!(
+        parse("").unwrap().policy.lending.is_none(),
+        "nothing is lent unasked"
+    );
 }
