@@ -5,7 +5,7 @@
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
 use self::disk::Disk;
@@ -26,6 +26,13 @@ const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
 
 /// A request has a header and a status beside its data.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+
+/// The longest of its pieces. Nobody asks for as much at once, and what a request may take in all is bounded by it.
+const SIZE_MAX: u32 = 1 << 20;
+
+/// What one request may read or write, as a driver that keeps to the limits does: the disk is busy with it for as long
+/// as it takes, and so is the device.
+const DATA_MAX: u32 = SEG_MAX * SIZE_MAX;
 
 /// After so many errors of one disk the log falls silent; the counter goes on.
 const LOUD_ERRORS: u64 = 8;
@@ -62,7 +69,8 @@ impl Block {
     /// what this one uses.
     pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
         let disk = Disk::open(config)?;
-        let mut features = (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_SEG_MAX);
+        let mut features =
+            (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_SIZE_MAX);
         if config.read_only {
             features |= 1 << VIRTIO_BLK_F_RO;
         } else {
@@ -109,6 +117,7 @@ fn config_space(sectors: u64) -> [u8; CONFIG_LEN] {
         }
     };
     put(0, &sectors.to_le_bytes());
+    put(8, &SIZE_MAX.to_le_bytes());
     put(12, &SEG_MAX.to_le_bytes());
     put(20, &(SECTOR as u32).to_le_bytes());
     put(34, &1u16.to_le_bytes());
@@ -235,6 +244,7 @@ impl VirtioDevice for Block {
         } = self;
         let limits = Limits {
             sectors: disk.sectors(),
+            data: DATA_MAX,
             read_only: *read_only,
             features: active.features,
         };

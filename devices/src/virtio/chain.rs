@@ -294,8 +294,8 @@ fn outside(queue: u16) -> DeviceError {
     }
 }
 
-/// Serves every waiting request of queue `index`: `answer` gets each chain and returns how many bytes it wrote.
-/// Says whether the driver wants an interrupt.
+/// Serves the waiting requests of queue `index`, all of them or as many as the call's share allows: `answer` gets each
+/// chain and returns how many bytes it wrote. Says whether the driver wants an interrupt.
 ///
 /// Notifications are switched off meanwhile, and the queue is looked at once more after they are on again, so
 /// that no request is left lying.
@@ -316,12 +316,15 @@ pub fn serve(
     let mut served = false;
     loop {
         queue.disable_notification(memory).map_err(ring)?;
-        while chain.next(index, queue, memory)? {
+        while !active.share.was_cut_short() && chain.next(index, queue, memory)? {
             let written = answer(chain, memory)?;
             chain.complete(queue, memory, written)?;
             served = true;
+            active.share.is_over();
         }
-        if !queue.enable_notification(memory).map_err(ring)? {
+        // Switched on also where something is left: all that the next call needs to know is in the queue.
+        let more = queue.enable_notification(memory).map_err(ring)?;
+        if !more || active.share.was_cut_short() {
             break;
         }
     }

@@ -1,6 +1,7 @@
 //! The contract between a virtio device's core and the transport that carries it.
 
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 use virtio_queue::Queue;
 
@@ -16,6 +17,10 @@ use crate::GuestMemory;
 /// # Life
 /// `activate` is called once when the driver sets DRIVER_OK with valid queues; `handle_queue` and `handle_host`
 /// only between `activate` and `reset`. After `reset` the device is as new, ready to be activated again.
+/// A call works off what its queue holds, but ends when its [`Share`] is over: a driver can fill its queue as fast as it
+/// is emptied, and whoever wants the lock would wait for ever. The transport then calls the same method again, on the
+/// event loop's thread, once that has looked after everything else.
+///
 /// While the machine is paused none of the `handle_*` methods is called; work that arrives meanwhile waits in the
 /// queues or in the kernel's buffers.
 ///
@@ -72,6 +77,47 @@ pub struct Active<'a> {
     pub queues: &'a mut [Queue],
     /// The feature bits that were negotiated, the transport's included.
     pub features: u64,
+    /// How long the call may go on.
+    pub share: Share,
+}
+
+/// The time that one call of a device gets.
+#[derive(Debug)]
+pub struct Share {
+    until: Instant,
+    cut_short: bool,
+}
+
+impl Share {
+    /// Long enough for a queue full of ordinary requests, too short to be felt by whoever wants the machine to end, to
+    /// pause, or the same device.
+    const LENGTH: Duration = Duration::from_millis(5);
+
+    /// The share of a call that begins now.
+    pub fn begin() -> Self {
+        Self::of(Self::LENGTH)
+    }
+
+    /// A share of this length from now on.
+    pub fn of(length: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            until: now.checked_add(length).unwrap_or(now),
+            cut_short: false,
+        }
+    }
+
+    /// Whether the device must leave off. To be asked after each request, so that every call gets something done;
+    /// what is left is taken up by another call.
+    pub fn is_over(&mut self) -> bool {
+        self.cut_short |= Instant::now() >= self.until;
+        self.cut_short
+    }
+
+    /// Whether the device was told to leave off.
+    pub fn was_cut_short(&self) -> bool {
+        self.cut_short
+    }
 }
 
 /// What the transport has to tell the driver after a call.

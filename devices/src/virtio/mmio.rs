@@ -3,16 +3,17 @@
 //! `registers` is the pure part; [`MmioTransport`] lends queues and memory to the device,
 //! and raises interrupts.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::registers::{Action, INTERRUPT_CONFIG, INTERRUPT_USED, Phase, QueueRegisters, Registers};
-use super::device::{Active, DeviceError, Outcome, VirtioDevice};
+use super::device::{Active, DeviceError, Outcome, Share, VirtioDevice};
 use crate::GuestMemory;
 use crate::bus::{BusDevice, Effect};
 use crate::interrupt::Interrupt;
@@ -43,6 +44,25 @@ pub enum TransportError {
         /// What is wrong with it.
         source: virtio_queue::Error,
     },
+    /// The event that asks for another call cannot be made.
+    #[error("virtio device type {device_type}: make an event: {source}")]
+    Event {
+        /// The device's type.
+        device_type: u32,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// What a call of the device was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// The driver is ready.
+    Activate,
+    /// The requests of this queue.
+    Queue(u16),
+    /// The host's side.
+    Host,
 }
 
 /// What happened on a transport since it was made.
@@ -58,12 +78,18 @@ pub struct Counters {
     pub needs_reset: u64,
     /// Accesses that the driver should not have made: wrong width, wrong state, no such register.
     pub ignored: u64,
+    /// Calls of the device that ended with work left, which another call took up.
+    pub cut_short: u64,
 }
 
 /// A virtio device behind 4 KiB of MMIO.
 ///
 /// Lives in an `Arc<Mutex<_>>`: on the bus as a [`BusDevice`], and with the event loop, which calls
-/// [`handle_host`](Self::handle_host) when [`host_fd`](Self::host_fd) becomes ready.
+/// [`handle_host`](Self::handle_host) when one of [`host_fds`](Self::host_fds) becomes ready.
+///
+/// The vCPUs of a hostile guest can hold the lock nearly all the time (each call of the device for as long as its
+/// [`Share`]), so that a thread which must not wait for a guest takes it with `try_lock`, and where that fails writes
+/// to [`again`](Self::again) and comes back.
 ///
 /// Every queue that the device has must be ready and lie inside of memory when the driver sets DRIVER_OK; else the
 /// device is not activated and asks for a reset.
@@ -73,6 +99,9 @@ pub struct MmioTransport {
     interrupt: Arc<dyn Interrupt>,
     registers: Registers,
     queues: Vec<Queue>,
+    /// What calls left when their share was over, by queue.
+    left: Vec<bool>,
+    again: EventFd,
     counters: Counters,
 }
 
@@ -98,26 +127,46 @@ impl MmioTransport {
             })?);
         }
         let registers = Registers::new(device_type, device.features() | TRANSPORT_FEATURES, sizes);
+        let again = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+            .map_err(|source| TransportError::Event { device_type, source })?;
         Ok(Self {
             device,
             memory,
             interrupt,
             registers,
+            left: vec![false; queues.len()],
             queues,
+            again,
             counters: Counters::default(),
         })
     }
 
-    /// The descriptor whose readiness the event loop waits for, edge-triggered.
-    pub fn host_fd(&self) -> Option<RawFd> {
-        self.device.host_fd()
+    /// The descriptors whose readiness the event loop waits for, edge-triggered: the device's own, and the one that
+    /// says that there is work left.
+    pub fn host_fds(&self) -> impl Iterator<Item = RawFd> + use<> {
+        self.device.host_fd().into_iter().chain([self.again.as_raw_fd()])
     }
 
-    /// `host_fd` became ready. Not to be called while the machine is paused.
+    /// What makes one of [`host_fds`](Self::host_fds) ready, for whoever could not have the lock.
+    pub fn again(&self) -> std::io::Result<EventFd> {
+        self.again.try_clone()
+    }
+
+    /// One of `host_fds` became ready. Not to be called while the machine is paused; once after it was.
     pub fn handle_host(&mut self) {
-        if self.registers.phase() == Phase::Running {
-            self.call(|device, active| device.handle_host(active));
+        // Empty unless it is what became ready.
+        let _ = self.again.read();
+        if self.registers.phase() != Phase::Running {
+            return;
         }
+        for index in 0..self.left.len() {
+            if self.left.get_mut(index).is_some_and(std::mem::take)
+                && let Ok(index) = u16::try_from(index)
+            {
+                self.call(Work::Queue(index));
+            }
+        }
+        self.call(Work::Host);
     }
 
     /// What happened so far.
@@ -126,16 +175,27 @@ impl MmioTransport {
     }
 
     /// Lends the queues to the device and tells the driver what came of it.
-    fn call(
-        &mut self,
-        work: impl FnOnce(&mut dyn VirtioDevice, &mut Active<'_>) -> Result<Outcome, DeviceError>,
-    ) {
+    fn call(&mut self, work: Work) {
+        if self.registers.phase() != Phase::Running {
+            return;
+        }
         let mut active = Active {
             memory: &self.memory,
             queues: &mut self.queues,
             features: self.registers.features(),
+            share: Share::begin(),
         };
-        match work(&mut *self.device, &mut active) {
+        let device = &mut *self.device;
+        let result = match work {
+            Work::Activate => activate(device, &mut active),
+            Work::Queue(index) => device.handle_queue(index, &mut active),
+            Work::Host => device.handle_host(&mut active),
+        };
+        let cut_short = active.share.was_cut_short();
+        if cut_short && result.is_ok() {
+            self.come_back(work);
+        }
+        match result {
             Ok(outcome) => {
                 let mut bits = 0;
                 if outcome.interrupt {
@@ -148,6 +208,23 @@ impl MmioTransport {
                 self.raise(bits);
             }
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Has the event loop take up what the call left.
+    fn come_back(&mut self, work: Work) {
+        self.counters.cut_short = self.counters.cut_short.wrapping_add(1);
+        if let Work::Queue(index) = work
+            && let Some(left) = self.left.get_mut(usize::from(index))
+        {
+            *left = true;
+        }
+        if let Err(error) = self.again.write(1) {
+            // Only if it was written 2^64 times before.
+            log::debug!(
+                "{}: tell the event loop of work that is left: {error}",
+                self.name()
+            );
         }
     }
 
@@ -185,19 +262,13 @@ impl MmioTransport {
                 return self.fail(&error);
             }
         }
-        self.call(|device, active| {
-            let first = device.activate(active)?;
-            let second = device.handle_host(active)?;
-            Ok(Outcome {
-                interrupt: first.interrupt || second.interrupt,
-                config_changed: first.config_changed || second.config_changed,
-            })
-        });
+        self.call(Work::Activate);
     }
 
     fn reset(&mut self) {
         self.device.reset();
         self.registers.reset();
+        self.left.fill(false);
         for queue in &mut self.queues {
             queue.reset();
         }
@@ -251,7 +322,7 @@ impl BusDevice for MmioTransport {
             Action::Activate => self.activate(),
             Action::Notify(index) => {
                 self.counters.notifications = self.counters.notifications.wrapping_add(1);
-                self.call(|device, active| device.handle_queue(index, active));
+                self.call(Work::Queue(index));
             }
             Action::StopQueue(index) => {
                 if let Some(queue) = self.queues.get_mut(usize::from(index)) {
@@ -261,6 +332,16 @@ impl BusDevice for MmioTransport {
         }
         Effect::None
     }
+}
+
+/// The driver is ready, and so may the host's side be.
+fn activate(device: &mut dyn VirtioDevice, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+    let first = device.activate(active)?;
+    let second = device.handle_host(active)?;
+    Ok(Outcome {
+        interrupt: first.interrupt || second.interrupt,
+        config_changed: first.config_changed || second.config_changed,
+    })
 }
 
 /// The configuration space is read and written by its fields' widths (4.2.2.2), each at its natural alignment.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use event_manager::{EventOps, EventSet, Events};
 use secovia_devices::serial::Serial;
@@ -42,7 +42,12 @@ impl Console {
             return;
         }
         let serial = self.serial.clone();
-        let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
+        // The loop does not wait for a guest that floods its console: standard input stays readable, and so it is back.
+        let mut serial = match serial.try_lock() {
+            Ok(serial) => serial,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         match take(&mut serial) {
             Input::Taken => {}
             Input::Full => {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -14,6 +14,7 @@ use secovia_devices::ged::{Ged, GedEvent};
 use secovia_devices::serial::Serial;
 use secovia_devices::virtio::mmio::MmioTransport;
 use secovia_vmm_api::Exit;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::console::Console;
 use super::ending::FirstEnding;
@@ -59,7 +60,41 @@ enum Source {
     /// Standard input.
     Console(Console),
     /// A device's side towards the host.
-    Device(Arc<Mutex<MmioTransport>>, RawFd),
+    Device(Device),
+}
+
+/// A device, and what makes the loop look at it again.
+struct Device {
+    transport: Arc<Mutex<MmioTransport>>,
+    fds: Vec<RawFd>,
+    again: EventFd,
+}
+
+impl Device {
+    fn new(transport: &Arc<Mutex<MmioTransport>>) -> io::Result<Self> {
+        let locked = transport.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self {
+            fds: locked.host_fds().collect(),
+            again: locked.again()?,
+            transport: transport.clone(),
+        })
+    }
+
+    /// Never waits for the lock, which the vCPUs of a hostile guest can hold nearly all the time: the loop comes back
+    /// for it, after it has looked at signals and everything else.
+    fn process(&self) {
+        let mut transport = match self.transport.try_lock() {
+            Ok(transport) => transport,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                if let Err(error) = self.again.write(1) {
+                    log::debug!("come back to a busy device: {error}");
+                }
+                return;
+            }
+        };
+        transport.handle_host();
+    }
 }
 
 impl EventLoop {
@@ -80,10 +115,8 @@ impl EventLoop {
         manager.add_subscriber(Source::Signals(signals, inbox.clone()));
         manager.add_subscriber(Source::Console(Console::new(serial)));
         for transport in transports {
-            let fd = transport.lock().unwrap_or_else(PoisonError::into_inner).host_fd();
-            if let Some(fd) = fd {
-                manager.add_subscriber(Source::Device(transport.clone(), fd));
-            }
+            let device = Device::new(transport).map_err(MachineError::host("watch a device"))?;
+            manager.add_subscriber(Source::Device(device));
         }
         let desk = Desk {
             life: Life::Running,
@@ -147,7 +180,11 @@ impl MutEventSubscriber for Source {
             Self::Ending(ending, _) => watch(ops, ending.as_raw_fd(), EventSet::IN, "the guest's end"),
             Self::Signals(signals, _) => watch(ops, signals.as_raw_fd(), EventSet::IN, "signals"),
             Self::Console(_) => watch(ops, io::stdin().as_raw_fd(), EventSet::IN, "standard input"),
-            Self::Device(_, fd) => watch(ops, *fd, EventSet::IN | EventSet::EDGE_TRIGGERED, "a device"),
+            Self::Device(device) => {
+                for fd in &device.fds {
+                    watch(ops, *fd, EventSet::IN | EventSet::EDGE_TRIGGERED, "a device");
+                }
+            }
         }
     }
 
@@ -162,12 +199,7 @@ impl MutEventSubscriber for Source {
                 }
             }
             Self::Console(console) => console.process(events.fd(), ops),
-            Self::Device(transport, _) => {
-                transport
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .handle_host();
-            }
+            Self::Device(device) => device.process(),
         }
     }
 }

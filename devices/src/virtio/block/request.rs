@@ -16,9 +16,9 @@ pub(super) const ID_LEN: usize = 20;
 pub(super) const MAX_SEGMENTS: u32 = 16;
 /// The most sectors in one range of a DISCARD: 2 GiB.
 pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 22;
-/// The most sectors in one range of a WRITE_ZEROES: 64 MiB, for on some file systems they must be written one by
+/// The most sectors in one range of a WRITE_ZEROES: 8 MiB, for on some file systems they must be written one by
 /// one while the guest waits.
-pub(super) const MAX_ZERO_SECTORS: u32 = 1 << 17;
+pub(super) const MAX_ZERO_SECTORS: u32 = 1 << 14;
 
 const HEADER_LEN: u32 = 16;
 const SEGMENT_LEN: u32 = 16;
@@ -38,6 +38,8 @@ pub(super) enum Status {
 pub(super) struct Limits {
     /// The disk's capacity.
     pub(super) sectors: u64,
+    /// The most bytes that one request may read or write.
+    pub(super) data: u32,
     /// Whether it may not be written, whatever the driver accepted.
     pub(super) read_only: bool,
     /// What was negotiated.
@@ -121,6 +123,9 @@ pub(super) fn parse<'a>(
 
 /// The byte offset of `sector`, if `len` bytes from there are whole sectors inside of the disk.
 fn check(sector: u64, len: u32, limits: &Limits) -> Result<u64, Status> {
+    if len > limits.data {
+        return Err(Status::IoErr);
+    }
     let len = u64::from(len);
     if !len.is_multiple_of(SECTOR) {
         return Err(Status::IoErr);

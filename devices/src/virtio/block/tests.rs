@@ -303,11 +303,11 @@ fn the_configuration_space_tells_size_and_limits() {
     let mut driver = driver(&config(&path));
     let mut word = |offset| driver.read(crate::virtio::mmio::offset::CONFIG + offset);
     assert_eq!((word(0), word(4)), (9, 0), "capacity");
-    assert_eq!(word(12), 254, "seg_max");
+    assert_eq!((word(8), word(12)), (1 << 20, 254), "size_max, seg_max");
     assert_eq!(word(20), 512, "blk_size");
     assert_eq!(word(32) >> 16, 1, "num_queues");
     assert_eq!((word(36), word(40), word(44)), (1 << 22, 16, 8), "discard");
-    assert_eq!((word(48), word(52), word(56)), (1 << 17, 16, 1), "write zeroes");
+    assert_eq!((word(48), word(52), word(56)), (1 << 14, 16, 1), "write zeroes");
     assert_eq!((word(60), word(0xe00)), (0, 0), "nothing behind");
 }
 

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::virtio::device::Share;
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::mock::MockSplitQueue;
 use vm_memory::Bytes;
@@ -226,10 +229,12 @@ fn an_empty_or_stopped_queue_has_no_request() {
     assert!(!Chain::new().next(0, &mut queue, &memory).unwrap());
 }
 
-#[test]
-fn serve_answers_all_and_asks_for_an_interrupt_once() {
-    let memory = memory();
-    let mock = MockSplitQueue::create(&memory, GuestAddress(0), 8);
+/// Long enough for whatever a test asks of a call.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A queue with three requests for 4 bytes each, at 0x4000.
+fn three_requests(memory: &GuestMemory) -> MockSplitQueue<'_, GuestMemory> {
+    let mock = MockSplitQueue::create(memory, GuestAddress(0), 8);
     for index in 0..3 {
         mock.desc_table()
             .store(
@@ -244,12 +249,20 @@ fn serve_answers_all_and_asks_for_an_interrupt_once() {
             .store(index);
     }
     mock.avail().idx().store(3);
+    mock
+}
+
+#[test]
+fn serve_answers_all_and_asks_for_an_interrupt_once() {
+    let memory = memory();
+    let mock = three_requests(&memory);
     let queue: Queue = mock.create_queue().unwrap();
     let mut queues = [queue];
     let mut active = Active {
         memory: &memory,
         queues: &mut queues,
         features: 0,
+        share: Share::of(HOUR),
     };
     let mut chain = Chain::new();
     let mut count = 0u32;
@@ -269,5 +282,32 @@ fn serve_answers_all_and_asks_for_an_interrupt_once() {
         assert_eq!(value, index + 1);
         let used = mock.used().ring().ref_at(index as usize).unwrap().load();
         assert_eq!((used.id(), used.len()), (index, 4));
+    }
+}
+
+#[test]
+fn a_call_whose_share_is_over_leaves_the_rest_to_the_next() {
+    let memory = memory();
+    let mock = three_requests(&memory);
+    let mut queues: [Queue; 1] = [mock.create_queue().unwrap()];
+    let mut chain = Chain::new();
+    for round in 1..=4 {
+        let mut active = Active {
+            memory: &memory,
+            queues: &mut queues,
+            features: 0,
+            share: Share::of(Duration::ZERO),
+        };
+        let answer = |chain: &Chain, memory: &GuestMemory| {
+            chain.writable(memory).write_obj(round)?;
+            Ok(4)
+        };
+        let interrupt = serve(0, &mut active, &mut chain, answer).unwrap();
+        // One request each: no call is for nothing, and none is left when the driver hears nothing more.
+        assert_eq!(
+            (interrupt, active.share.was_cut_short()),
+            (round <= 3, round <= 3)
+        );
+        assert_eq!(u32::from(mock.used().idx().load()), round.min(3));
     }
 }

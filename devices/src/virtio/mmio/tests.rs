@@ -1,5 +1,8 @@
+use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use vm_memory::Bytes;
 
 use super::*;
@@ -29,13 +32,16 @@ impl Log {
 }
 
 /// Two queues; answers each request with its own 4 bytes, fails when the first of them is 0xff, and changes its
-/// configuration when it is 0xc0.
+/// configuration when it is 0xc0. Takes its time when it is [`SLOW`].
 #[derive(Default)]
 struct Probe {
     log: Log,
     chain: Chain,
     fail_activate: bool,
 }
+
+/// A request that begins so takes longer than a call's share.
+const SLOW: u8 = 0x51;
 
 const OWN_FEATURE: u64 = 1 << 3;
 const ALL_FEATURES: u64 = OWN_FEATURE | TRANSPORT_FEATURES;
@@ -77,6 +83,9 @@ impl VirtioDevice for Probe {
         let interrupt = serve(index, active, &mut self.chain, |chain, memory| {
             let [first, rest @ ..]: [u8; 4] = chain.readable(memory).read_obj()?;
             config_changed |= first == 0xc0;
+            if first == SLOW {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             if first == 0xff {
                 return Err(chain.malformed("as asked"));
             }
@@ -167,6 +176,54 @@ fn requests_are_answered_with_an_interrupt_that_is_acknowledged() {
         1,
         "an empty queue is no reason for an interrupt"
     );
+}
+
+/// Whether one of the descriptors that the event loop watches is ready.
+fn is_ready(transport: &MmioTransport) -> bool {
+    let fds: Vec<_> = transport.host_fds().collect();
+    fds.iter().any(|fd| {
+        // SAFETY: the transport, which is borrowed, has it open.
+        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+        let mut poll = [PollFd::new(fd, PollFlags::POLLIN)];
+        nix::poll::poll(&mut poll, PollTimeout::ZERO).unwrap() > 0
+    })
+}
+
+#[test]
+fn a_full_queue_is_worked_off_in_shares_by_whoever_is_told() {
+    let (mut driver, _) = driver();
+    driver.start();
+    driver.put(BUFFERS, &[SLOW, 1, 2, 3]);
+    for _ in 0..3 {
+        driver.add(0, &[(BUFFERS, 4, false), (BUFFERS + 16, 4, true)]);
+    }
+    assert!(!is_ready(&driver.transport));
+    driver.write(offset::QUEUE_NOTIFY, 0);
+    for answered in 1..=3 {
+        assert_eq!(driver.transport.counters().cut_short, answered);
+        assert!(driver.used(0).is_some() && driver.used(0).is_none());
+        assert!(is_ready(&driver.transport));
+        driver.transport.handle_host();
+    }
+    assert!(driver.used(0).is_none() && !is_ready(&driver.transport));
+    // What is left when the driver resets the device is nobody's any more.
+    driver.add(0, &[(BUFFERS, 4, false), (BUFFERS + 16, 4, true)]);
+    driver.write(offset::QUEUE_NOTIFY, 0);
+    driver.start();
+    driver.transport.handle_host();
+    assert!(driver.used(0).is_none() && !is_ready(&driver.transport));
+}
+
+#[test]
+fn whoever_could_not_have_the_lock_asks_to_be_called_again() {
+    let (mut driver, log) = driver();
+    driver.start();
+    log.take();
+    driver.transport.again().unwrap().write(1).unwrap();
+    assert!(is_ready(&driver.transport));
+    driver.transport.handle_host();
+    assert_eq!(log.take(), [Seen::Host]);
+    assert!(!is_ready(&driver.transport));
 }
 
 #[test]

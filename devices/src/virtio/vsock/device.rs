@@ -91,7 +91,7 @@ impl Vsock {
         wants_interrupt(EVENT, queue, active.memory)
     }
 
-    /// Moves packets both ways until nothing moves any more.
+    /// Moves packets both ways until nothing moves any more, or the call's share is over.
     fn pump(&mut self, active: &mut Active<'_>, take: bool) -> Result<Outcome, DeviceError> {
         let mut interrupt = false;
         let mut take = take;
@@ -102,7 +102,7 @@ impl Vsock {
             let waited = !self.engine.has_room();
             interrupt |= self.give_packets(active)?;
             // The guest's packets waited until resets could go out; now they can.
-            take = waited && self.engine.has_room();
+            take = waited && self.engine.has_room() && !active.share.was_cut_short();
             if !take {
                 break;
             }
@@ -126,13 +126,18 @@ impl Vsock {
         let mut used = false;
         loop {
             queue.disable_notification(memory).map_err(ring(TX))?;
-            while self.engine.has_room() && self.chain.next(TX, queue, memory)? {
+            while self.engine.has_room()
+                && !active.share.was_cut_short()
+                && self.chain.next(TX, queue, memory)?
+            {
                 take_packet(&mut self.engine, &self.chain, memory)?;
                 self.chain.complete(queue, memory, 0)?;
                 used = true;
+                active.share.is_over();
             }
+            let more = queue.enable_notification(memory).map_err(ring(TX))?;
             // Without room the rest is taken by `pump`, when there is.
-            if !queue.enable_notification(memory).map_err(ring(TX))? || !self.engine.has_room() {
+            if !more || !self.engine.has_room() || active.share.was_cut_short() {
                 break;
             }
         }
@@ -153,7 +158,7 @@ impl Vsock {
             return Ok(false);
         };
         let mut used = false;
-        while self.engine.has_packet() {
+        while self.engine.has_packet() && !active.share.was_cut_short() {
             if !self.chain.next(RX, queue, memory)? {
                 // Buffers that come later are announced, unless they came just now.
                 if queue.enable_notification(memory).map_err(ring(RX))? {
@@ -177,6 +182,7 @@ impl Vsock {
             let written = HEADER_LEN_U32.saturating_add(header.len);
             self.chain.complete(queue, memory, written)?;
             used = true;
+            active.share.is_over();
         }
         if !used {
             return Ok(false);

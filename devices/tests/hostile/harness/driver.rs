@@ -114,7 +114,17 @@ impl Driver {
     }
 
     pub fn handle_host(&mut self) {
-        self.transport.handle_host();
+        self.to_the_end(MmioTransport::handle_host);
+    }
+
+    /// Does something to the transport, and takes up what is left when a call's share was over, as the event loop does.
+    fn to_the_end(&mut self, work: impl FnOnce(&mut MmioTransport)) {
+        let mut cut_short = self.transport.counters().cut_short;
+        work(&mut self.transport);
+        while self.transport.counters().cut_short != cut_short {
+            cut_short = self.transport.counters().cut_short;
+            self.transport.handle_host();
+        }
     }
 
     /// From reset to DRIVER_OK; in good order, or nearly.
@@ -417,7 +427,9 @@ impl Driver {
         self.lay(&chain, ring.free, ring.descriptors, ring.size);
         self.rings[queue].free = place(ring.free, chain.len(), ring.size);
         self.offer(queue, ring.free);
-        self.write(offset::QUEUE_NOTIFY, queue as u32);
+        self.to_the_end(|transport| {
+            let _ = transport.write(offset::QUEUE_NOTIFY, &(queue as u32).to_le_bytes());
+        });
     }
 
     /// The length that the device says it wrote for the next request that it answered.

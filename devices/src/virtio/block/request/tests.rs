@@ -8,6 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 const ALL: Limits = Limits {
     sectors: 100,
+    data: 64 * 512,
     read_only: false,
     features: (1 << VIRTIO_BLK_F_FLUSH) | (1 << VIRTIO_BLK_F_DISCARD) | (1 << VIRTIO_BLK_F_WRITE_ZEROES),
 };
@@ -95,7 +96,8 @@ fn a_header_may_lie_in_any_pieces() {
 #[test]
 fn reads_and_writes_stay_inside_of_the_disk_in_whole_sectors() {
     for (sector, len, fits) in [
-        (0u64, 100 * 512u32, true),
+        (36u64, 64 * 512u32, true),
+        (0, 65 * 512, false),
         (99, 512, true),
         (100, 0, true),
         (99, 1024, false),

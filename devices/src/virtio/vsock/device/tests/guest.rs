@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use virtio_queue::{Queue, QueueT};
@@ -12,6 +13,7 @@ use super::super::super::packet::{
     HEADER_LEN, HOST_CID, Header, Op, SHUTDOWN_BOTH, SHUTDOWN_SEND, TYPE_STREAM,
 };
 use super::super::*;
+use crate::virtio::device::Share;
 
 pub(super) const CID: u64 = 42;
 const SIZE: u16 = 256;
@@ -219,6 +221,7 @@ impl Guest {
             memory: &self.memory,
             queues: &mut self.queues,
             features: 0,
+            share: Share::of(Duration::from_secs(3600)),
         };
         work(&mut self.device, &mut active)
     }
