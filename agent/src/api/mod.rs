@@ -13,5 +13,5 @@ mod socket;
 mod vms;
 
 pub use error::ApiError;
-pub use server::{openapi, serve};
+pub use server::{in_process, openapi, serve};
 pub use socket::{Socket, SocketError};

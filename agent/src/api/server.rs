@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::extract::connect_info::MockConnectInfo;
 use axum::http::header::CONTENT_TYPE;
 use axum::{Router, middleware};
 use secovia_agent_api::{ErrorCode, route};
@@ -82,6 +83,12 @@ fn router(node: Arc<Node>, access: Access) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn_with_state(access, peer::admit))
         .with_state(node)
+}
+
+/// The API without a socket, for a caller inside of this process, who may do everything: a fuzzer, say.
+pub fn in_process(node: Arc<Node>) -> Router {
+    let access = Access::of_group(&node.config().socket_group);
+    router(node, access).layer(MockConnectInfo(Peer::root()))
 }
 
 /// Serves the API until `stop` comes, and finishes what was begun then.

@@ -1,0 +1,108 @@
+//! PID 1's end of the guest protocol: sessions of a hostile host with the guest's server, natively on socket pairs.
+//!
+//! Sessions are separated by what no frame begins with, 0xff. The programs that a session may name are few and
+//! harmless; an input that would run another is left out.
+#![no_main]
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use secovia_guest_protocol::{Decoder, Frame, ProcessSpec, Request, WorkloadSpec};
+use secovia_init::children::Reaping;
+use secovia_init::server::{Machine, Server};
+
+/// What may run: one that ends, one that reads to the end, one that is none, and those that are not there.
+const HARMLESS: [&str; 6] = ["/bin/true", "true", "cat", "/etc/passwd", "/nowhere", ""];
+
+/// Sessions of one input.
+const SESSIONS: usize = 4;
+
+/// A guest that says nothing for so long is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The longest grace that an input may ask for: the target waits for it.
+const GRACE_MS: u64 = 50;
+
+struct Native;
+
+static OFF: AtomicBool = AtomicBool::new(false);
+
+impl Machine for Native {
+    fn set_hostname(&self, name: &str) -> std::io::Result<()> {
+        assert!(!name.is_empty() && name.len() <= 64 && name.is_ascii(), "{name:?}");
+        Ok(())
+    }
+
+    fn started_after_ns(&self) -> u64 {
+        42
+    }
+
+    fn power_off(&self) {
+        OFF.store(true, Ordering::SeqCst);
+    }
+}
+
+fn is_harmless(process: &ProcessSpec) -> bool {
+    // `cat` with arguments opens files, and a relative name may be found anywhere.
+    let plain = process.argv.first().is_none_or(|program| HARMLESS.contains(&program.as_str()));
+    plain && process.argv.len() <= 1 && !process.env.contains_key("PATH") && process.env.len() < 16
+        && !process.env.keys().any(|name| name.starts_with("LD_"))
+}
+
+/// Whether the target can let this session happen: every frame of it, up to where it breaks.
+fn may_happen(bytes: &[u8]) -> bool {
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    let mut frames = std::iter::from_fn(|| decoder.next_frame().ok().flatten());
+    frames.all(|frame| match frame {
+        Frame::Request(Request::Start(WorkloadSpec { process, .. }) | Request::Exec(process)) => is_harmless(&process),
+        Frame::Request(Request::Shutdown { grace_ms }) => grace_ms <= GRACE_MS,
+        _ => true,
+    })
+}
+
+/// Reads what the guest says to its end, which must be frames.
+fn listen(mut socket: &UnixStream) {
+    let mut decoder = Decoder::default();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => decoder.push(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("the guest says nothing and does not hang up: {error}"),
+        }
+        while decoder.next_frame().expect("the guest speaks the protocol").is_some() {}
+    }
+}
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let sessions: Vec<&[u8]> = data.split(|byte| *byte == 0xff).take(SESSIONS).collect();
+    if !sessions.iter().all(|session| may_happen(session)) {
+        return;
+    }
+    let server = Server::new(Native, Reaping::Own).expect("a server");
+    let mut sockets = Vec::new();
+    for session in sessions {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        ours.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        ours.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        server.session(theirs.into());
+        // A guest that has heard enough hangs up.
+        let _ = (&ours).write_all(session);
+        let _ = ours.shutdown(Shutdown::Write);
+        sockets.push(ours);
+    }
+    // Without a workload nothing ends those who wait for its output.
+    OFF.store(false, Ordering::SeqCst);
+    server.shutdown(Duration::ZERO);
+    for socket in &sockets {
+        listen(socket);
+    }
+    while !OFF.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+});
