@@ -114,11 +114,11 @@ impl Driver {
     }
 
     pub fn handle_host(&mut self) {
-        self.to_the_end(MmioTransport::handle_host);
+        self.finishing(MmioTransport::handle_host);
     }
 
     /// Does something to the transport, and takes up what is left when a call's share was over, as the event loop does.
-    fn to_the_end(&mut self, work: impl FnOnce(&mut MmioTransport)) {
+    fn finishing(&mut self, work: impl FnOnce(&mut MmioTransport)) {
         let mut cut_short = self.transport.counters().cut_short;
         work(&mut self.transport);
         while self.transport.counters().cut_short != cut_short {
@@ -427,7 +427,7 @@ impl Driver {
         self.lay(&chain, ring.free, ring.descriptors, ring.size);
         self.rings[queue].free = place(ring.free, chain.len(), ring.size);
         self.offer(queue, ring.free);
-        self.to_the_end(|transport| {
+        self.finishing(|transport| {
             let _ = transport.write(offset::QUEUE_NOTIFY, &(queue as u32).to_le_bytes());
         });
     }
