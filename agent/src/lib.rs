@@ -18,10 +18,12 @@
 
 pub mod api;
 pub mod capacity;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod guest;
 pub mod images;
+pub mod lending;
 pub mod lifecycle;
 pub mod logger;
 pub mod logs;

@@ -52,6 +52,8 @@ pub enum ErrorCode {
     ImageInvalid,
     /// The host cannot give what is asked for (CPUs, memory, disk space).
     InsufficientResources,
+    /// The node admits nothing now: its owner has taken it back, or needs it.
+    AdmissionClosed,
     /// The microVM did not come up; the message has the reason.
     StartFailed,
     /// The microVM runs, but its guest does not answer.
@@ -77,7 +79,7 @@ impl ErrorCode {
             Self::UpgradeRequired => 426,
             Self::StartFailed | Self::Internal | Self::Unknown => 500,
             Self::GuestUnreachable => 504,
-            Self::ShuttingDown => 503,
+            Self::ShuttingDown | Self::AdmissionClosed => 503,
             Self::InsufficientResources => 507,
         }
     }

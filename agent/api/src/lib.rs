@@ -9,6 +9,8 @@
 //!
 //! Types only: nothing here is checked beyond its shape. The feature `client` adds the client, `openapi` the schemas.
 
+pub mod audit;
+pub mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod error;
@@ -18,6 +20,8 @@ pub mod node;
 pub mod route;
 pub mod vm;
 
+pub use audit::{AuditBreak, AuditEvent, AuditQuery, AuditRecord, AuditVerdict};
+pub use capacity::{Amounts, LadderView, Offer, OfferLine, ReclaimRequest, Reclaimed};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use image::{ImageImport, ImageInfo, Manifest};
 pub use logs::{LogBytes, LogEvent, LogQuery, LogRecord};

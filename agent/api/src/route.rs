@@ -52,6 +52,16 @@ pub const VM_ATTACH: &str = "/v1/vms/{vm}/attach";
 pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
 /// All images.
 pub const IMAGES: &str = "/v1/images";
+/// What is lent.
+pub const OFFER: &str = "/v1/offer";
+/// The owner takes the machine back.
+pub const RECLAIM: &str = "/v1/reclaim";
+/// The owner gives it again.
+pub const RELEASE: &str = "/v1/release";
+/// What the agent did with what it lends.
+pub const AUDIT: &str = "/v1/audit";
+/// Whether that record is whole.
+pub const AUDIT_VERIFY: &str = "/v1/audit/verify";
 /// One image.
 pub const IMAGE: &str = "/v1/images/{image}";
 

@@ -25,8 +25,9 @@ pub use error::ClientError;
 pub use stream::{GuestStream, LogStream};
 
 use crate::{
-    ErrorBody, Health, ImageImport, ImageInfo, KillRequest, LogQuery, StopRequest, UPGRADE_PROTOCOL, Version,
-    Vm, VmCreate, VmStats, WaitUntil, route,
+    AuditRecord, AuditVerdict, ErrorBody, Health, ImageImport, ImageInfo, KillRequest, LogQuery, Offer,
+    ReclaimRequest, Reclaimed, StopRequest, UPGRADE_PROTOCOL, Version, Vm, VmCreate, VmStats, WaitUntil,
+    route,
 };
 
 /// No answer but a log is longer: a bound for what a broken peer can make this process hold.
@@ -178,6 +179,33 @@ impl Client {
     pub async fn delete_image(&self, name: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &route::for_image(name), Patience::Prompt)
             .await
+    }
+
+    /// What is lent, and why it is not more.
+    pub async fn offer(&self) -> Result<Offer, ClientError> {
+        self.get(route::OFFER, Patience::Prompt).await
+    }
+
+    /// Takes the machine back; returns when it is free, or its deadline is over.
+    pub async fn reclaim(&self, request: &ReclaimRequest) -> Result<Reclaimed, ClientError> {
+        self.json(Method::POST, route::RECLAIM, Some(request), Patience::Endless)
+            .await
+    }
+
+    /// Lends again.
+    pub async fn release(&self) -> Result<(), ClientError> {
+        self.nothing(Method::POST, route::RELEASE, Patience::Prompt).await
+    }
+
+    /// The last `tail` records of the audit log, or all, oldest first.
+    pub async fn audit(&self, tail: Option<usize>) -> Result<Vec<AuditRecord>, ClientError> {
+        let path = route::with_query(route::AUDIT, &[("tail", tail.map(|n| n.to_string()))]);
+        self.get(&path, Patience::Prompt).await
+    }
+
+    /// Whether the audit log is whole.
+    pub async fn verify_audit(&self) -> Result<AuditVerdict, ClientError> {
+        self.get(route::AUDIT_VERIFY, Patience::Endless).await
     }
 
     async fn get<A: DeserializeOwned>(&self, path: &str, patience: Patience) -> Result<A, ClientError> {
