@@ -1,0 +1,129 @@
+//! Steps in the jail's namespaces: the thread that leaves the host.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::held::{Held, need};
+use super::{Problem, StepError, folders, mounts, vmm};
+use crate::plan::{Namespace, Step};
+use crate::sys;
+
+/// Does the steps of the jail, then those of the VMM: here, so that this process becomes the VMM, or in a new process.
+/// Comes back only where one fails, or where the new process runs.
+pub(super) fn enter(jail: &[&Step], last: &[&Step], held: &mut Held) -> Result<(), StepError> {
+    for step in jail {
+        match step {
+            Step::Spawn { pid_file, cgroup } => {
+                return spawn(step, pid_file, cgroup.as_deref(), last, held);
+            }
+            step => apply(step, held).map_err(|problem| StepError::new(step, &problem))?,
+        }
+    }
+    Err(vmm::become_it(last, held))
+}
+
+fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {
+    match step {
+        Step::NewNamespaces { kinds } => sys::unshare(bits(kinds)).map_err(Problem::os(
+            "the kernel has to have these namespaces, and room for more",
+        )),
+        Step::JoinNetwork { .. } => {
+            let network = need(held.network.as_ref())?;
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(Problem::os("give the file of a network namespace"))
+        }
+        Step::PrivateMounts => mounts::make_private(),
+        Step::MountRoot => mounts::attach_root(need(held.root_mount.as_ref())?),
+        Step::MountFile { name, .. } => {
+            let file = need(held.files.get(name.as_str()))?;
+            mounts::attach(file, need(held.root_mount.as_ref())?, name.as_str())
+        }
+        Step::MountDevices { name } => {
+            let devices = need(held.devices.as_ref())?;
+            mounts::attach(devices, need(held.root_mount.as_ref())?, name)
+        }
+        Step::EnterRoot => mounts::enter(need(held.root_mount.as_ref())?),
+        Step::SetHostName { name } => {
+            let remedy = "give another --id";
+            rustix::system::sethostname(name.as_bytes()).map_err(Problem::os(remedy))?;
+            rustix::system::setdomainname(b"").map_err(Problem::os(remedy))
+        }
+        _ => Err(Problem::new("this is no step of the jail", "report this")),
+    }
+}
+
+fn bits(kinds: &BTreeSet<Namespace>) -> libc::c_int {
+    kinds.iter().fold(0, |bits, kind| {
+        bits | match kind {
+            Namespace::Mount => libc::CLONE_NEWNS,
+            Namespace::Ipc => libc::CLONE_NEWIPC,
+            Namespace::Uts => libc::CLONE_NEWUTS,
+            Namespace::Network => libc::CLONE_NEWNET,
+        }
+    })
+}
+
+/// Starts the process that becomes the VMM, and waits until it is.
+fn spawn(
+    step: &Step,
+    pid_file: &Path,
+    cgroup: Option<&Path>,
+    last: &[&Step],
+    held: &mut Held,
+) -> Result<(), StepError> {
+    let problem = |problem: Problem| StepError::new(step, &problem);
+    let many = "close some descriptors";
+    let (go, mut let_go) = pipe().map_err(Problem::os(many)).map_err(problem)?;
+    let (mut told, tell) = pipe().map_err(Problem::os(many)).map_err(problem)?;
+    let cgroup = cgroup.map(|folder| need(held.cgroups.get(folder)));
+    let cgroup = cgroup.transpose().map_err(problem)?;
+    let cgroup = cgroup.map(OwnedFd::try_clone).transpose();
+    let cgroup = cgroup.map_err(Problem::os(many)).map_err(problem)?;
+    // The main thread waits for this one and is nowhere near the allocator.
+    let mut ends = Some((go, tell));
+    let child = sys::spawn_sibling(cgroup.as_ref().map(AsFd::as_fd), || {
+        if let Some((go, tell)) = ends.take() {
+            child(go, tell, last, held);
+        }
+    });
+    let pid = child
+        .map_err(Problem::os(
+            "the kernel has to have PID namespaces and cgroups as asked for, and room for a process",
+        ))
+        .map_err(problem)?;
+    drop(ends);
+    // Where this fails the other end closes, and the child ends.
+    folders::record_pid(pid, pid_file, held).map_err(problem)?;
+    let_go.write_all(&[1]).map_err(|_| {
+        StepError::told(format!(
+            "{step}: the process ended at once; see the host's kernel log"
+        ))
+    })?;
+    // Ends when the program runs, since the other end does not outlive that.
+    let mut text = String::new();
+    match told.read_to_string(&mut text) {
+        Ok(0) => Ok(()),
+        _ => Err(StepError::told(text)),
+    }
+}
+
+fn pipe() -> rustix::io::Result<(File, File)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((read.into(), write.into()))
+}
+
+/// The new process: waits until its ID is written down, then becomes the VMM.
+fn child(mut go: File, mut tell: File, last: &[&Step], held: &mut Held) {
+    let mut byte = [0];
+    if go.read_exact(&mut byte).is_ok() {
+        let error = vmm::become_it(last, held);
+        // Where nobody listens any more nobody is left to tell.
+        let _ = tell.write_all(error.to_string().as_bytes());
+    }
+}

@@ -1,0 +1,39 @@
+//! Starts one VMM in a jail. The program is `secovia-jailer`; this library is what it is made of.
+//!
+//! # Layers
+//! ```text
+//! main, cli                  the process: words in, exit status out
+//! apply                      does the steps of a plan, undoes them where one fails
+//! plan                       which steps, in which order: a value, printed by --dry-run
+//! facts                      what the host is, as far as the plan depends on it
+//! options                    what was asked for, each value strictly read
+//! sys                        system calls that no crate wraps
+//! ```
+//! Arrows point down. [`plan::plan`] touches nothing; [`apply::apply`] decides nothing.
+//!
+//! # What holds
+//! A VMM that was taken over by its guest finds itself as a user of its own, without capabilities and without a way to get
+//! some, in a root that holds the files it was given, nodes of the devices it was given, and nothing else; alone in its
+//! namespaces, within its cgroup and its limits, with no environment and no descriptor of the host's but the standard
+//! streams and those that the caller names.
+//!
+//! # Paths
+//! Others may try to have the jailer open what they cannot: by a link, a FIFO, a device in the place of a file, or by
+//! changing a path between check and use. So every path is walked one component at a time, without following a symbolic
+//! link; what is found is held as a descriptor, checked through it, and mounted through it ([`apply`]): no path is
+//! resolved twice. See [`plan::Step::OpenFile`] for what a file has to be.
+//!
+//! # Processes
+//! The main thread stays on the host, with all rights, to undo what was done. A second thread enters the jail, and in the
+//! end becomes the VMM: running a program from any thread ends the others and keeps the process's ID. With
+//! `--new-pid-ns` the second thread starts one process, which becomes the VMM, and tells the caller what came of it.
+//!
+//! # Unsafe code
+//! Only in [`sys`].
+
+pub mod apply;
+pub mod cli;
+pub mod facts;
+pub mod options;
+pub mod plan;
+pub mod sys;
