@@ -1,11 +1,11 @@
 //! Does the steps of a plan, one by one, and undoes them where one fails.
 
-use std::fmt::{self, Display, Formatter};
 use std::thread;
 
-use crate::plan::{Plan, Stage, Step};
+use crate::plan::{Plan, Stage};
 
 mod cgroups;
+mod error;
 mod files;
 mod folders;
 mod held;
@@ -16,66 +16,8 @@ mod paths;
 mod undo;
 mod vmm;
 
+pub use error::StepError;
 use held::Held;
-
-/// Why a step cannot be done.
-#[derive(Debug)]
-struct Problem {
-    /// What was found or what the kernel said, with the object where that is not the step's own.
-    found: String,
-    /// What to do about it.
-    remedy: String,
-}
-
-impl Problem {
-    fn new(found: impl Display, remedy: impl Display) -> Self {
-        Self {
-            found: found.to_string(),
-            remedy: remedy.to_string(),
-        }
-    }
-
-    /// For `map_err`: what the kernel said, and what helps.
-    fn os<E: Into<std::io::Error>>(remedy: impl Display) -> impl FnOnce(E) -> Self {
-        move |error| {
-            let error: std::io::Error = error.into();
-            match error.kind() {
-                std::io::ErrorKind::PermissionDenied => Self::new(
-                    error,
-                    format_args!("{remedy}; the jailer has to be root with all capabilities"),
-                ),
-                _ => Self::new(error, remedy),
-            }
-        }
-    }
-}
-
-/// A step that failed.
-#[derive(Debug)]
-pub struct StepError {
-    text: String,
-}
-
-impl StepError {
-    fn new(step: &Step, problem: &Problem) -> Self {
-        Self {
-            text: format!("{step}: {}; {}", problem.found, problem.remedy),
-        }
-    }
-
-    /// What a process that is no more has said.
-    fn told(text: String) -> Self {
-        Self { text }
-    }
-}
-
-impl Display for StepError {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for StepError {}
 
 /// Does the plan. Comes back only where the VMM runs in a process of its own, or not at all; then everything that was made
 /// is gone again.
@@ -84,8 +26,7 @@ pub fn apply(plan: &Plan) -> Result<(), StepError> {
     let outcome = all(plan, &mut held);
     outcome.map_err(|mut error| {
         for left in held.undo.run() {
-            error.text.push_str("; ");
-            error.text.push_str(&left);
+            error.add(&left);
         }
         error
     })

@@ -10,14 +10,7 @@ use crate::options::{Device, Options};
 
 mod cgroups;
 
-/// A hierarchy of cgroups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hierarchy {
-    /// Where it is mounted.
-    pub mount: PathBuf,
-    /// The folder of the cgroup that this process is in.
-    pub home: PathBuf,
-}
+pub use cgroups::Hierarchy;
 
 /// What there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Problem;
+use super::error::Problem;
 use super::held::{Held, need};
 use super::undo::{Undo, UndoLog};
 use crate::options::CgroupVersion;

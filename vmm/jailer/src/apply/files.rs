@@ -5,16 +5,14 @@ use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 
-use super::paths::{self, Control, Folder, called, is_open, is_ours, octal};
+use super::error::Problem;
+use super::mounts;
+use super::paths::{self, Control, Folder, Owner, called, is_open, is_ours, octal};
 use super::undo::{Undo, UndoLog};
-use super::{Problem, mounts};
 use crate::options::Access;
 use crate::sys::MountAttributes;
 
 mod program;
-
-/// A user, a group.
-pub(super) type Owner = (u32, u32);
 
 /// Opens, checks, and takes a mount of the file alone in hand.
 pub(super) fn open(

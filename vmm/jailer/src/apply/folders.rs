@@ -9,11 +9,12 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::error::Problem;
 use super::files::chown;
 use super::held::{Held, need};
+use super::mounts;
 use super::paths::{self, Folder, called, is_ours};
 use super::undo::Undo;
-use super::{Problem, mounts};
 use crate::sys::MountAttributes;
 
 /// A folder, opened to be read or locked.

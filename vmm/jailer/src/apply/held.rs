@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Problem;
+use super::error::Problem;
 use super::undo::UndoLog;
 
 /// See the module.

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use rustix::fs::{self, CWD, Mode, OFlags};
 
+use super::error::Problem;
 use super::held::Held;
-use super::{Problem, cgroups, files, folders, mounts};
+use super::{cgroups, files, folders, mounts};
 use crate::plan::Step;
 use crate::sys;
 

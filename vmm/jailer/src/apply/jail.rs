@@ -9,8 +9,9 @@ use std::path::Path;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::error::{Problem, StepError};
 use super::held::{Held, need};
-use super::{Problem, StepError, folders, mounts, vmm};
+use super::{folders, mounts, vmm};
 use crate::plan::{Namespace, Step};
 use crate::sys;
 

@@ -9,8 +9,8 @@ use rustix::mount::{
 };
 use rustix::{mount, process};
 
-use super::Problem;
-use super::files::Owner;
+use super::error::Problem;
+use super::paths::Owner;
 use crate::plan::Node;
 use crate::sys::{self, MountAttributes};
 

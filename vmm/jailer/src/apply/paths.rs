@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::Problem;
+use super::error::Problem;
 use super::undo::{Undo, UndoLog};
 
 /// Any entry, opened for its place only: a FIFO does not wait, a device is not touched.
@@ -18,6 +18,9 @@ const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC
 const OTHERS_WRITE: u32 = 0o022;
 /// In a folder that others may write: they can remove only what is theirs.
 const STICKY: u32 = 0o1000;
+
+/// A user, a group.
+pub(super) type Owner = (u32, u32);
 
 /// Who else has a say in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

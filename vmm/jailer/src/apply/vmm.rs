@@ -9,8 +9,9 @@ use rustix::process::{Resource, Rlimit};
 use rustix::stdio;
 use rustix::thread::{self, CapabilitySet, CapabilitySets, Gid, Uid};
 
+use super::cgroups;
+use super::error::{Problem, StepError};
 use super::held::{Held, need};
-use super::{Problem, StepError, cgroups};
 use crate::options::Limit;
 use crate::plan::Step;
 use crate::sys;

@@ -4,10 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Hierarchy;
-
 #[cfg(test)]
 mod tests;
+
+/// A hierarchy of cgroups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// The folder of the cgroup that this process is in.
+    pub home: PathBuf,
+}
 
 /// One line of `mountinfo`, as far as it matters.
 struct Mount {

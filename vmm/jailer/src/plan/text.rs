@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Namespace, Plan, Stage, Step};
+use super::step::{Namespace, Plan, Stage, Step};
 use crate::options::Access;
 
 impl Display for Plan {

@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::Problem;
+use crate::apply::error::Problem;
 
 #[cfg(test)]
 mod tests;
