@@ -4,6 +4,13 @@
 //! A device is driven by register accesses ([`bus`]) and answers with [`bus::Effect`]s; the machine acts on them.
 //!
 //! Every byte that comes from the guest is hostile: nothing in here may panic on it.
+//!
+//! # What shows it
+//! | where | what |
+//! |---|---|
+//! | `tests/hostile` | a driver that means harm, a million operations a device, from a seed |
+//! | `fuzz` | the same driver led by libFuzzer, under the address sanitizer (`ci/fuzz`) |
+//! | `tests/proofs` | the arithmetic that guards memory, for every input of a model with all the edges; no model checker could be had |
 #![cfg_attr(
     not(test),
     deny(

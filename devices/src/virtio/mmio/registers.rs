@@ -85,7 +85,7 @@ impl QueueRegisters {
 }
 
 /// All that a driver sees below the configuration space.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Registers {
     device_type: u32,
     offered: u64,
@@ -344,3 +344,6 @@ fn set_low(target: &mut u64, value: u32) {
 fn set_high(target: &mut u64, value: u32) {
     *target = (*target & u64::from(u32::MAX)) | (u64::from(value) << 32);
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,3 +228,31 @@ fn the_number_and_size_of_ranges_is_limited() {
     }
     assert!(parsed(&ranges(kind, &[(0, MAX_DISCARD_SECTORS, 0)]), 64, 0, &big).is_ok());
 }
+
+/// Every sector, count and capacity at or near an edge, against arithmetic that cannot overflow.
+#[test]
+fn no_range_leaves_the_disk() {
+    let near = |edge: u64| (0..5).map(move |by| edge.wrapping_add(by).wrapping_sub(2));
+    let edges: Vec<u64> = [0, 1 << 22, 1 << 32, u64::MAX / SECTOR, 1 << 63]
+        .into_iter()
+        .flat_map(near)
+        .collect();
+    for &sectors in &edges {
+        let limits = Limits { sectors, ..ALL };
+        for &sector in &edges {
+            for &count in &edges {
+                let end = u128::from(sector) + u128::from(count);
+                let offset = u128::from(sector) * u128::from(SECTOR);
+                // A disk of more than 2^64 bytes there is not; where one were, an offset still would not wrap.
+                let expected = (end <= u128::from(sectors))
+                    .then(|| u64::try_from(offset).ok())
+                    .flatten();
+                assert_eq!(
+                    inside(sector, count, &limits).ok(),
+                    expected,
+                    "{count} from {sector} of {sectors}"
+                );
+            }
+        }
+    }
+}
