@@ -9,11 +9,14 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use log::LevelFilter;
 
+use crate::confine::Landlock;
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 One microVM.
 
 usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--log-path FILE] [--level LEVEL]
+                   [--seccomp-filter FILE | --no-seccomp] [--no-landlock]
        secovia-vmm --probe
 
   --config-file FILE  the machine as JSON: boot-source, drives, machine-config, vsock, entropy
@@ -22,6 +25,10 @@ usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--lo
   --grace SECONDS     how long after SIGTERM the guest may take to power itself off [default: 10]
   --log-path FILE     write the log there instead of to standard error
   --level LEVEL       off, error, warn, info, debug or trace [default: warn]
+  --seccomp-filter FILE
+                      allow the system calls that these rules name, in the form of the built-in vmm/seccomp/rules.json
+  --no-seccomp        allow every system call; for debugging, never for guests that are not trusted
+  --no-landlock       keep the process's rights to files; for debugging, never for guests that are not trusted
   --probe             time a tiny guest and print as JSON how fast this host's KVM is
   --version           print the version
   --help              print this
@@ -30,7 +37,8 @@ The guest's serial console is standard input and output. SIGTERM and SIGINT pres
 the machine at once.
 
 Exit status: 0 the guest powered off, 1 the VMM or the host failed, 2 wrong command line or configuration, 3 the guest
-reset itself, 4 its kernel panicked, 5 it was ended because it did not power off in time.
+reset itself, 4 its kernel panicked, 5 it was ended because it did not power off in time, 6 the VMM made a system call
+that it must not, which the log names.
 ";
 
 /// The name of a machine that was given none.
@@ -63,6 +71,21 @@ pub struct RunArgs {
     pub log_path: Option<PathBuf>,
     /// What is logged.
     pub level: LevelFilter,
+    /// Which system calls are allowed.
+    pub filters: Filters,
+    /// Whether rights to files are given up.
+    pub landlock: Landlock,
+}
+
+/// Which system calls are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filters {
+    /// Those that this version is known to need.
+    BuiltIn,
+    /// Those that a file of rules names.
+    File(PathBuf),
+    /// All.
+    Off,
 }
 
 /// A command line that means nothing.
@@ -77,6 +100,9 @@ pub enum CliError {
     /// A word is there twice.
     #[error("{0} is there twice; give it once")]
     Doubled(&'static str),
+    /// Two words exclude each other.
+    #[error("{0} and {1} exclude each other; give one")]
+    Both(&'static str, &'static str),
     /// A machine's name is out of bounds.
     #[error("--id: {0:?}; give 1 to 64 letters, digits and dashes")]
     Id(String),
@@ -92,7 +118,8 @@ pub enum CliError {
 pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, CliError> {
     let mut parser = lexopt::Parser::from_args(args);
     let (mut config_file, mut id, mut grace, mut log_path, mut level) = (None, None, None, None, None);
-    let (mut no_api, mut probe) = (false, false);
+    let mut rules = None;
+    let (mut no_api, mut probe, mut no_seccomp, mut no_landlock) = (false, false, false, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Long("config-file") => once("--config-file", &mut config_file, parser.value()?.into())?,
@@ -100,6 +127,9 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
             Long("grace") => once("--grace", &mut grace, checked_grace(&parser.value()?.string()?)?)?,
             Long("log-path") => once("--log-path", &mut log_path, parser.value()?.into())?,
             Long("level") => once("--level", &mut level, checked_level(&parser.value()?.string()?)?)?,
+            Long("seccomp-filter") => once("--seccomp-filter", &mut rules, parser.value()?.into())?,
+            Long("no-seccomp") => no_seccomp = true,
+            Long("no-landlock") => no_landlock = true,
             Long("no-api") => no_api = true,
             Long("probe") => probe = true,
             Long("version") => return Ok(Command::Version),
@@ -113,12 +143,20 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     if !no_api {
         return Err(CliError::Missing("--no-api"));
     }
+    let filters = match (rules, no_seccomp) {
+        (None, false) => Filters::BuiltIn,
+        (Some(path), false) => Filters::File(path),
+        (None, true) => Filters::Off,
+        (Some(_), true) => return Err(CliError::Both("--seccomp-filter", "--no-seccomp")),
+    };
     Ok(Command::Run(RunArgs {
         config_file: config_file.ok_or(CliError::Missing("--config-file"))?,
         id: id.unwrap_or_else(|| ANONYMOUS.into()),
         grace: grace.unwrap_or(Duration::from_secs(10)),
         log_path,
         level: level.unwrap_or(LevelFilter::Warn),
+        filters,
+        landlock: if no_landlock { Landlock::Off } else { Landlock::On },
     }))
 }
 
@@ -178,6 +216,24 @@ mod tests {
     }
 
     #[test]
+    fn filters_are_on_unless_told_otherwise() {
+        for (words, expected) in [
+            ("", Filters::BuiltIn),
+            ("--no-seccomp", Filters::Off),
+            ("--seccomp-filter a.json", Filters::File("a.json".into())),
+        ] {
+            let Ok(Command::Run(args)) = run(&format!("--config-file vm.json --no-api {words}")) else {
+                panic!("{words}")
+            };
+            assert_eq!((args.filters, args.landlock), (expected, Landlock::On));
+        }
+        let Ok(Command::Run(args)) = run("--config-file vm.json --no-api --no-landlock") else {
+            panic!()
+        };
+        assert_eq!(args.landlock, Landlock::Off);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, expected) in [
             ("", "--no-api is missing"),
@@ -186,6 +242,10 @@ mod tests {
             (
                 "--no-api --config-file a --config-file b",
                 "--config-file is there twice",
+            ),
+            (
+                "--no-api --config-file a --no-seccomp --seccomp-filter b",
+                "--seccomp-filter and --no-seccomp exclude each other",
             ),
             ("--api-sock x", "invalid option '--api-sock'"),
             ("extra", "unexpected argument \"extra\""),

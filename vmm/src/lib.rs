@@ -6,6 +6,7 @@
 //! config, probe                        what is asked for, checked once; how fast KVM is
 //! machine                              assembly, event loop, life: the only place that knows everything
 //! boot  acpi  vcpu                     kernel and tables into memory; registers, states, threads
+//! confine                              what the process may still do when a guest has taken it over
 //! kvm  cpuid  memory  layout  sys      KVM's calls; what CPUID says; guest memory; addresses; what no crate wraps
 //! secovia-devices                      device models, which know none of this
 //! ```
@@ -38,18 +39,23 @@
 //! Nothing is locked under the I/O APIC, and no device takes another's lock. The vCPUs' request and the first ending
 //! have a lock each, under which nothing else is taken. While vCPUs run the buses are only read, without a lock.
 //!
+//! # Confinement
+//! Every thread is under a filter of system calls before anything of a stranger's is read, and the process has no files
+//! but its configuration's: [`confine`], which also says what a new device has to bring.
+//!
 //! # The end
 //! The first vCPU whose guest shuts down, resets, panics or breaks tells the event loop and stops. The loop returns an
 //! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket, then the virtual machine; memory
 //! goes with the process.
 //!
 //! # Unsafe code
-//! Only in [`kvm`], [`memory`] and [`sys`]. Everything that reads a file or a guest is checked code.
+//! Only in [`kvm`], [`memory`], [`sys`] and the handler of forbidden system calls in [`confine`]. Everything that reads a file or a guest is checked code.
 
 pub mod acpi;
 pub mod boot;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod cpuid;
 pub mod kvm;
 pub mod layout;

@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::sys;
 
 /// Writes each line with one call, so that lines of several threads or processes do not mix.
 struct Logger {
@@ -12,6 +16,9 @@ struct Logger {
     /// Standard error where there is no file.
     file: Option<File>,
 }
+
+/// The process's one log.
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -22,8 +29,13 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let time = crate::sys::utc_now();
-        let line = format!("{time} [{}] {:<5} {}\n", self.id, record.level(), record.args());
+        let line = format!(
+            "{} [{}] {:<5} {}\n",
+            sys::utc_now(),
+            self.id,
+            record.level(),
+            record.args()
+        );
         // There is nowhere to complain to.
         let _ = match &self.file {
             Some(file) => { file }.write_all(line.as_bytes()),
@@ -39,8 +51,23 @@ pub fn start(id: &str, path: Option<&Path>, level: LevelFilter) -> io::Result<()
     let file = path
         .map(|path| File::options().create(true).append(true).open(path))
         .transpose()?;
-    let logger = Box::new(Logger { id: id.into(), file });
-    log::set_boxed_logger(logger).map_err(io::Error::other)?;
+    let logger = LOGGER.get_or_init(|| Logger { id: id.into(), file });
+    log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
+}
+
+/// The machine's name, also in a signal handler; empty before the log is started.
+pub fn id() -> &'static str {
+    LOGGER.get().map_or("", |logger| &logger.id)
+}
+
+/// Writes a whole line, whatever the level, without taking a lock or memory. For signal handlers.
+pub fn write_raw(line: &[u8]) {
+    let stderr = io::stderr();
+    let fd: BorrowedFd<'_> = match LOGGER.get().and_then(|logger| logger.file.as_ref()) {
+        Some(file) => file.as_fd(),
+        None => stderr.as_fd(),
+    };
+    sys::write_raw(fd, line);
 }

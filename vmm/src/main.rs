@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use secovia_vmm::cli::{self, Command, RunArgs};
+use secovia_seccomp::List;
+use secovia_vmm::cli::{self, Command, Filters, RunArgs};
 use secovia_vmm::config::{self, ConfigError, VmConfig};
+use secovia_vmm::confine::{Confinement, Seccomp, SeccompError};
 use secovia_vmm::machine::{MachineError, Prelude};
 use secovia_vmm::{logger, machine, probe, sys};
 use secovia_vmm_api::Exit;
@@ -28,22 +30,42 @@ fn run(args: RunArgs) -> Exit {
             &format_args!("--log-path: {error}; give a file that can be written"),
         );
     }
-    let outcome = Prelude::start().map_err(Failure::from).and_then(|prelude| {
-        let spec = config::read(&args.config_file)?;
-        let config = VmConfig::new(spec, sys::host_memory())?;
-        Ok(machine::run(prelude, config, args.grace)?)
-    });
-    match outcome {
+    match start(&args) {
         Ok(exit) => exit,
         Err(Failure::Config(error)) => fail(Exit::BadConfiguration, &error),
         Err(Failure::Machine(error)) => fail(error.exit(), &error),
+        Err(Failure::Seccomp(error)) => fail(error.exit(), &error),
     }
+}
+
+fn start(args: &RunArgs) -> Result<Exit, Failure> {
+    let seccomp = match &args.filters {
+        Filters::BuiltIn => Seccomp::built_in(),
+        Filters::File(path) => Seccomp::of_file(path)?,
+        Filters::Off => Seccomp::off(),
+    };
+    // Before anything is read that somebody else may have written, and before there is a second thread.
+    seccomp.enter(List::Start)?;
+    let prelude = Prelude::start(Confinement {
+        seccomp,
+        landlock: args.landlock,
+    })?;
+    let spec = config::read(&args.config_file)?;
+    let config = VmConfig::new(spec, sys::host_memory())?;
+    Ok(machine::run(prelude, config, args.grace)?)
 }
 
 /// Why there is no machine, or no more.
 enum Failure {
     Config(ConfigError),
     Machine(MachineError),
+    Seccomp(SeccompError),
+}
+
+impl From<SeccompError> for Failure {
+    fn from(error: SeccompError) -> Self {
+        Self::Seccomp(error)
+    }
 }
 
 impl From<ConfigError> for Failure {

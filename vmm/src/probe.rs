@@ -7,6 +7,7 @@ use serde::Serialize;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::boot::Entry;
+use crate::confine::Seccomp;
 use crate::kvm::{KvmError, Questions, Vcpu, VcpuExit, Vm};
 use crate::memory;
 use crate::vcpu::entry;
@@ -66,7 +67,7 @@ struct Report {
 
 /// Runs the probe's guests and reports as one line of JSON.
 pub fn measure() -> Result<String, ProbeError> {
-    let questions = Questions::ask()?;
+    let questions = Questions::ask(&Seccomp::off())?;
     let host = &questions.host;
     let missing = host.missing();
     let mut report = Report {

@@ -71,6 +71,9 @@ impl Ended {
             Some(Exit::Forced) => {
                 "the VMM was asked to end and the guest did not power off in time".to_string()
             }
+            Some(Exit::ForbiddenCall) => {
+                "the VMM made a forbidden system call and was ended: its log names the call".to_string()
+            }
             None => format!("the VMM ended with unknown status {code}"),
         };
         match self {

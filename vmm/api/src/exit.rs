@@ -15,6 +15,9 @@ pub enum Exit {
     GuestPanic,
     /// Asked to end (SIGTERM), the guest did not power off in time and was ended.
     Forced,
+    /// One of its threads made a system call that it must not: the guest may have taken it over, or it has a fault. The
+    /// log names the call.
+    ForbiddenCall,
 }
 
 impl Exit {
@@ -27,6 +30,7 @@ impl Exit {
             Self::GuestReset => 3,
             Self::GuestPanic => 4,
             Self::Forced => 5,
+            Self::ForbiddenCall => 6,
         }
     }
 
@@ -39,6 +43,7 @@ impl Exit {
             3 => Self::GuestReset,
             4 => Self::GuestPanic,
             5 => Self::Forced,
+            6 => Self::ForbiddenCall,
             _ => return None,
         })
     }

@@ -14,8 +14,10 @@ pub use questions::Questions;
 pub use vcpu::{Stop, Vcpu, VcpuExit, install_kick_handler};
 pub use vm::Vm;
 
+use crate::confine::SeccompError;
+
 /// What KVM refused.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// There is no usable `/dev/kvm`.
     #[error(
@@ -42,6 +44,9 @@ pub enum KvmError {
     /// A thread that asks KVM came to grief.
     #[error("a thread that asks KVM panicked")]
     Questions,
+    /// A thread that asks KVM is not under its filter.
+    #[error(transparent)]
+    Confine(SeccompError),
     /// KVM took a part of the registers only.
     #[error("KVM: set model-specific register {0:#x}: refused")]
     Msr(u32),

@@ -5,8 +5,10 @@ use std::thread::{Builder, JoinHandle};
 
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::VmFd;
+use secovia_seccomp::List;
 
 use super::{Host, KvmError, failed};
+use crate::confine::Seccomp;
 
 /// For one ioctl and its answer, which is on the heap.
 const STACK: usize = 64 << 10;
@@ -33,18 +35,26 @@ pub(crate) struct Answer<T>(JoinHandle<Result<T, KvmError>>);
 
 impl Questions {
     /// Opens `/dev/kvm` and asks.
-    pub fn ask() -> Result<Self, KvmError> {
+    /// Each thread goes under the filter of workers first.
+    pub fn ask(seccomp: &Seccomp) -> Result<Self, KvmError> {
         let host = Arc::new(Host::open()?);
-        let machine = Answer::of(&host, Host::create_machine)?;
-        let cpuid = Answer::of(&host, Host::supported_cpuid)?;
+        let machine = Answer::of(&host, seccomp, Host::create_machine)?;
+        let cpuid = Answer::of(&host, seccomp, Host::supported_cpuid)?;
         Ok(Self { host, machine, cpuid })
     }
 }
 
 impl<T: Send + 'static> Answer<T> {
-    fn of(host: &Arc<Host>, question: fn(&Host) -> Result<T, KvmError>) -> Result<Self, KvmError> {
-        let host = host.clone();
-        let thread = Builder::new().stack_size(STACK).spawn(move || question(&host));
+    fn of(
+        host: &Arc<Host>,
+        seccomp: &Seccomp,
+        question: fn(&Host) -> Result<T, KvmError>,
+    ) -> Result<Self, KvmError> {
+        let (host, seccomp) = (host.clone(), seccomp.clone());
+        let thread = Builder::new().stack_size(STACK).spawn(move || {
+            seccomp.enter(List::Worker).map_err(KvmError::Confine)?;
+            question(&host)
+        });
         thread
             .map(Self)
             .map_err(|error| kvm_ioctls::Error::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))

@@ -22,6 +22,7 @@ use super::inventory::{self, Item};
 use crate::acpi;
 use crate::boot::{self, Entry};
 use crate::config::VmConfig;
+use crate::confine::Landlock;
 use crate::cpuid::{self, Shown};
 use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
 use crate::vcpu::entry;
@@ -47,13 +48,15 @@ struct Driven {
     events: Arc<Mutex<Ged>>,
 }
 
-/// Builds the machine that `config` describes, with its kernel loaded and its first vCPU at the kernel's entry.
+/// Gives up all rights to files but those of `config`, and builds the machine that it describes, with its kernel loaded and its first vCPU at the kernel's entry.
 pub(super) fn boot(
     questions: Result<Questions, KvmError>,
     config: VmConfig,
+    landlock: Landlock,
 ) -> Result<Assembly, MachineError> {
     // What the configuration may be wrong about comes first, before anything is made.
     let inventory = inventory::list(config.disks, config.vsock, config.entropy);
+    landlock.restrict(inventory.iter().filter_map(Item::rights))?;
     let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
 
     let memory = memory::create(config.memory)?;

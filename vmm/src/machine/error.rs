@@ -2,10 +2,12 @@
 
 use std::io;
 
+use landlock::RulesetError;
 use secovia_vmm_api::Exit;
 
 use crate::acpi::AcpiError;
 use crate::boot::BootError;
+use crate::confine::SeccompError;
 use crate::kvm::KvmError;
 use crate::memory::MemoryError;
 
@@ -23,6 +25,12 @@ pub enum MachineError {
         /// The capabilities that are missing.
         missing: String,
     },
+    /// A thread is not under its filter of system calls.
+    #[error(transparent)]
+    Confine(#[from] SeccompError),
+    /// Rights to files were not given up.
+    #[error("restrict the process by Landlock: {0}; --no-landlock does without, for guests that are trusted")]
+    Landlock(#[from] RulesetError),
     /// There is no memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -66,7 +74,9 @@ impl MachineError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Boot(_) | Self::Device { .. } => Exit::BadConfiguration,
+            Self::Confine(error) => error.exit(),
             Self::Kvm(_)
+            | Self::Landlock(_)
             | Self::KvmLacks { .. }
             | Self::Memory(_)
             | Self::Acpi(_)

@@ -9,6 +9,7 @@ use secovia_devices::virtio::vsock::Vsock;
 use super::error::MachineError;
 use crate::acpi::VirtioSlot;
 use crate::config::VsockConfig;
+use crate::confine::Right;
 use crate::layout;
 
 /// One virtio device, as configured.
@@ -41,6 +42,17 @@ pub(super) fn slot(index: usize) -> VirtioSlot {
 }
 
 impl Item {
+    /// The files that [`Self::open`] opens and the device uses later.
+    pub(super) fn rights(&self) -> Option<Right> {
+        match self {
+            Self::Disk(config) if config.read_only => Some(Right::Read(config.path.clone())),
+            Self::Disk(config) => Some(Right::Write(config.path.clone())),
+            // Also those of the host's services, which lie beside it.
+            Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
+            Self::Entropy => None,
+        }
+    }
+
     /// Opens what the device stands on in the host.
     pub(super) fn open(&self) -> Result<Box<dyn VirtioDevice>, MachineError> {
         match self {

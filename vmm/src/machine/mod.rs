@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
+use secovia_seccomp::List;
 use secovia_vmm_api::Exit;
 
 use crate::config::VmConfig;
+use crate::confine::Confinement;
 use crate::kvm::{self, KvmError, Questions};
 use crate::vcpu::thread::{Listener, Threads};
 
@@ -29,15 +31,22 @@ use self::events::EventLoop;
 pub struct Prelude {
     signals: SignalFd,
     questions: Result<Questions, KvmError>,
+    confinement: Confinement,
 }
 
 impl Prelude {
     /// Blocks SIGTERM, SIGINT and SIGHUP for the process, and asks KVM for what takes it long.
-    pub fn start() -> Result<Self, MachineError> {
+    ///
+    /// The calling thread is under the filter `start` already.
+    pub fn start(confinement: Confinement) -> Result<Self, MachineError> {
         // Before any other thread exists, so that none of them ever takes these signals.
         let signals = events::block_signals().map_err(MachineError::host("watch for signals"))?;
-        let questions = Questions::ask();
-        Ok(Self { signals, questions })
+        let questions = Questions::ask(&confinement.seccomp);
+        Ok(Self {
+            signals,
+            questions,
+            confinement,
+        })
     }
 }
 
@@ -45,7 +54,11 @@ impl Prelude {
 ///
 /// Takes standard input and output for the serial console.
 pub fn run(prelude: Prelude, config: VmConfig, grace: Duration) -> Result<Exit, MachineError> {
-    let Prelude { signals, questions } = prelude;
+    let Prelude {
+        signals,
+        questions,
+        confinement: Confinement { seccomp, landlock },
+    } = prelude;
     kvm::install_kick_handler()?;
     let terminal = terminal::RawMode::enter();
 
@@ -56,16 +69,19 @@ pub fn run(prelude: Prelude, config: VmConfig, grace: Duration) -> Result<Exit, 
         serial,
         events,
         transports,
-    } = assembly::boot(questions, config)?;
+    } = assembly::boot(questions, config, landlock)?;
     let ending = FirstEnding::new().map_err(MachineError::host("make the event that ends the machine"))?;
     let listener: Arc<dyn Listener> = ending.clone();
 
-    // A filter of system calls belongs here: everything is open, and nothing of the guest has run.
-    let threads =
-        Threads::start(vcpus, &buses, &listener).map_err(MachineError::host("start vCPU threads"))?;
+    let threads = Threads::start(vcpus, &buses, &listener, &seccomp)
+        .map_err(MachineError::host("start vCPU threads"))?;
 
     // The guest runs while the event loop is set up; what happens meanwhile waits in descriptors.
-    let outcome = EventLoop::new(ending, signals, serial, events, &transports, grace).map(EventLoop::run);
+    let outcome = EventLoop::new(ending, signals, serial, events, &transports, grace).and_then(|events| {
+        // Everything is open and every thread started.
+        seccomp.enter(List::Main)?;
+        events.run()
+    });
 
     // First the vCPUs, which hold the buses, then the devices, whose sockets go with them.
     threads.finish();
@@ -75,5 +91,5 @@ pub fn run(prelude: Prelude, config: VmConfig, grace: Duration) -> Result<Exit, 
     // The virtual machine goes before the process does: left to the exit, memory would be taken down while KVM still
     // watches it, which costs a second grace period, on a busy host one of many milliseconds.
     drop(vm);
-    outcome?
+    outcome
 }

@@ -5,9 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use secovia_devices::bus::{Bus, Effect};
+use secovia_seccomp::List;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
 use super::state::{Request, RunState};
+use crate::confine::Seccomp;
 use crate::kvm::{Stop, Vcpu, VcpuExit};
 
 /// Enough for the deepest device; the pages that are not touched cost nothing.
@@ -85,7 +87,13 @@ pub struct Threads {
 
 impl Threads {
     /// Starts one thread for each vCPU, which runs at once.
-    pub fn start(vcpus: Vec<Vcpu>, buses: &Arc<Buses>, listener: &Arc<dyn Listener>) -> io::Result<Self> {
+    /// It goes under the filter of vCPUs before the first instruction of the guest.
+    pub fn start(
+        vcpus: Vec<Vcpu>,
+        buses: &Arc<Buses>,
+        listener: &Arc<dyn Listener>,
+        seccomp: &Seccomp,
+    ) -> io::Result<Self> {
         let control = Arc::new(Control::new(Request::Run));
         let mut threads = Self {
             control,
@@ -93,10 +101,14 @@ impl Threads {
         };
         for (index, mut vcpu) in vcpus.into_iter().enumerate() {
             let (control, buses, listener) = (threads.control.clone(), buses.clone(), listener.clone());
+            let seccomp = seccomp.clone();
             let handle = Builder::new()
                 .name(format!("vcpu{index}"))
                 .stack_size(STACK)
-                .spawn(move || vcpu.on_this_thread(|vcpu| live(vcpu, &control, &buses, &*listener)))?;
+                .spawn(move || match seccomp.enter(List::Vcpu) {
+                    Ok(()) => vcpu.on_this_thread(|vcpu| live(vcpu, &control, &buses, &*listener)),
+                    Err(error) => listener.ended(Ending::Failed(error.to_string())),
+                })?;
             threads.handles.push(handle);
         }
         Ok(threads)
