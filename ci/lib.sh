@@ -94,7 +94,7 @@ kvm_is_fast() {
 # build_release: our programs, optimised.
 build_release() {
     cargo build --quiet --locked --release --manifest-path "$TREE/Cargo.toml" \
-        -p secovia-vmm -p secovia-agent -p secovia-cli -p secovia-init >&2
+        -p secovia-vmm -p secovia-jailer -p secovia-agent -p secovia-cli -p secovia-init >&2
 }
 
 # guest_assets: makes the guest's kernel, initrd and images, or takes them from the cache, and exports where all that a
@@ -111,7 +111,8 @@ guest_assets() {
     lab=$("$TREE/ci/lab.d/build")
     export SECOVIA_DEBIAN_KERNEL=$lab/vmlinuz SECOVIA_REPORT_INITRD=$lab/report.initrd
     SECOVIA_VMM=$(binary release secovia-vmm)
+    SECOVIA_JAILER=$(binary release secovia-jailer)
     SECOVIA_AGENT=$(binary release secovia-agent)
     SECOVIA_CLI=$(binary release secovia)
-    export SECOVIA_VMM SECOVIA_AGENT SECOVIA_CLI
+    export SECOVIA_VMM SECOVIA_JAILER SECOVIA_AGENT SECOVIA_CLI
 }
