@@ -293,15 +293,14 @@ fn the_name_is_the_first_argument_unless_the_caller_gives_one() {
 }
 
 fn made(plan: &Plan) -> Vec<(CgroupVersion, String, Vec<&str>)> {
-    let shown = |step| match step {
-        &Step::MakeCgroup(ref cgroup) => Some((
-            cgroup.version,
-            cgroup.folder().display().to_string(),
-            cgroup.controllers.iter().map(String::as_str).collect(),
-        )),
-        _ => None,
-    };
-    plan.steps.iter().filter_map(shown).collect()
+    let mut made = Vec::new();
+    for step in &plan.steps {
+        if let Step::MakeCgroup(cgroup) = step {
+            let controllers = cgroup.controllers.iter().map(String::as_str).collect();
+            made.push((cgroup.version, cgroup.folder().display().to_string(), controllers));
+        }
+    }
+    made
 }
 
 #[test]
