@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 use std::time::Duration;
 
 use vm_memory::bitmap::Bitmap;
@@ -14,9 +15,18 @@ use crate::GuestSlice;
 /// array lives on the stack.
 const MAX_PIECES: usize = 64;
 
+/// An entry that names no memory.
+const EMPTY: libc::iovec = libc::iovec {
+    iov_base: ptr::null_mut(),
+    iov_len: 0,
+};
+
 /// Pieces of guest memory, to be read into or written from in one system call.
 pub(crate) struct Pieces<'a> {
-    pieces: [libc::iovec; MAX_PIECES],
+    /// The first entry and the one after the pieces are for bytes of the device's own around them; empty but during
+    /// such a call.
+    entries: [libc::iovec; MAX_PIECES + 2],
+    /// Entries in between that are pieces.
     count: usize,
     /// Keeps the guest's memory mapped for as long as the addresses in `pieces` are here.
     memory: PhantomData<GuestSlice<'a>>,
@@ -25,10 +35,7 @@ pub(crate) struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     pub(crate) fn new() -> Self {
         Self {
-            pieces: [libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: 0,
-            }; MAX_PIECES],
+            entries: [EMPTY; MAX_PIECES + 2],
             count: 0,
             memory: PhantomData,
         }
@@ -36,7 +43,8 @@ impl<'a> Pieces<'a> {
 
     /// Adds a piece; `false` if there is no room.
     pub(crate) fn push(&mut self, slice: &GuestSlice<'a>) -> bool {
-        let Some(place) = self.pieces.get_mut(self.count) else {
+        let next = self.count.saturating_add(1);
+        let Some(place) = self.entries.get_mut(next).filter(|_| next <= MAX_PIECES) else {
             return false;
         };
         // Without Xen the guard holds nothing: the memory stays mapped for 'a by the slice itself.
@@ -47,28 +55,73 @@ impl<'a> Pieces<'a> {
         };
         // What a read does not reach is marked without need, which costs a page more to a snapshot.
         slice.bitmap().mark_dirty(0, slice.len());
-        self.count = self.count.saturating_add(1);
+        self.count = next;
         true
+    }
+
+    /// The first of the pieces, and how many there are; at most MAX_PIECES, which fits.
+    fn pieces(&self) -> (*const libc::iovec, i32) {
+        let pieces = self.entries.get(1..).unwrap_or_default();
+        (pieces.as_ptr(), self.count as i32)
     }
 
     /// Fills the pieces from `file` at `offset`; returns how many bytes came.
     pub(crate) fn read_from(&self, file: &File, offset: u64) -> io::Result<usize> {
         let offset = to_off(offset)?;
+        let (pieces, count) = self.pieces();
         retry(|| {
-            // SAFETY: the first `count` entries of `pieces` point to mapped guest memory of their lengths, which
-            // stays mapped for 'a. The guest may change that memory at any time; the kernel copes, and no Rust
-            // reference to it exists. `count` is at most MAX_PIECES, which fits.
-            unsafe { libc::preadv(file.as_raw_fd(), self.pieces.as_ptr(), self.count as i32, offset) }
+            // SAFETY: `count` entries from `pieces` on point to mapped guest memory of their lengths, which stays
+            // mapped for 'a. The guest may change that memory at any time; the kernel copes, and no Rust reference
+            // to it exists.
+            unsafe { libc::preadv(file.as_raw_fd(), pieces, count, offset) }
         })
     }
 
     /// Writes the pieces to `file` at `offset`; returns how many bytes went.
     pub(crate) fn write_to(&self, file: &File, offset: u64) -> io::Result<usize> {
         let offset = to_off(offset)?;
+        let (pieces, count) = self.pieces();
         retry(|| {
             // SAFETY: as in `read_from`; the kernel only reads the memory.
-            unsafe { libc::pwritev(file.as_raw_fd(), self.pieces.as_ptr(), self.count as i32, offset) }
+            unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, offset) }
         })
+    }
+
+    /// Takes one packet from `fd` into the pieces, and what they have no room for into `beyond`; returns the length of
+    /// both together.
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, beyond: &mut [u8]) -> io::Result<usize> {
+        let count = self.count.saturating_add(1);
+        if let Some(last) = self.entries.get_mut(count) {
+            *last = libc::iovec {
+                iov_base: beyond.as_mut_ptr().cast(),
+                iov_len: beyond.len(),
+            };
+        }
+        let (pieces, _) = self.pieces();
+        // SAFETY: as in `read_from`; the one entry more is `beyond`, which is borrowed for the length of the call.
+        let received = retry(|| unsafe { libc::readv(fd.as_raw_fd(), pieces, count as i32) });
+        if let Some(last) = self.entries.get_mut(count) {
+            *last = EMPTY;
+        }
+        received
+    }
+
+    /// Sends one packet to `fd`: `head`, then the pieces.
+    pub(crate) fn send(&mut self, fd: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
+        if let Some(first) = self.entries.first_mut() {
+            *first = libc::iovec {
+                iov_base: head.as_ptr().cast_mut().cast(),
+                iov_len: head.len(),
+            };
+        }
+        let count = self.count.saturating_add(1);
+        // SAFETY: as in `write_to`; the one entry more is `head`, which is borrowed for the length of the call and only
+        // read.
+        let sent = retry(|| unsafe { libc::writev(fd.as_raw_fd(), self.entries.as_ptr(), count as i32) });
+        if let Some(first) = self.entries.first_mut() {
+            *first = EMPTY;
+        }
+        sent
     }
 }
 
@@ -86,6 +139,49 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
+    }
+}
+
+/// Makes `file`, which is /dev/net/tun, the tap interface `name`: whole frames, each after a virtio header.
+pub(crate) fn attach_tap(file: &File, name: &str) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid `struct ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len().saturating_sub(1);
+    if name.len() > room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the call reads and writes `request`, a valid `struct ifreq`.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
+}
+
+/// The length of the header before each frame of a tap interface.
+pub(crate) fn set_tap_header(file: &File, length: u8) -> io::Result<()> {
+    let length = libc::c_int::from(length);
+    // SAFETY: the call reads one integer.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const length) })
+}
+
+/// What the reader of a tap interface takes without the kernel's help (TUN_F_*).
+pub(crate) fn set_tap_offloads(file: &File, offloads: u32) -> io::Result<()> {
+    // SAFETY: the argument is a number, no address.
+    done(unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            libc::c_ulong::from(offloads),
+        )
+    })
+}
+
+fn done(status: libc::c_int) -> io::Result<()> {
+    match status {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
-use secovia_vmm_api::{BootSourceSpec, MachineSpec, VmSpec};
+use secovia_vmm_api::{BootSourceSpec, VmSpec};
 
 use super::*;
 use crate::records::VmId;
@@ -19,13 +19,9 @@ fn spec() -> VmSpec {
     VmSpec {
         boot_source: BootSourceSpec {
             kernel_image_path: "/k".into(),
-            initrd_path: None,
-            boot_args: None,
+            ..BootSourceSpec::default()
         },
-        drives: Vec::new(),
-        machine_config: MachineSpec::default(),
-        vsock: None,
-        entropy: None,
+        ..VmSpec::default()
     }
 }
 

@@ -55,7 +55,8 @@ pub(super) fn vm_spec(config: &Config, place: &Place, spec: &Spec, image: &Image
             guest_cid: GUEST_CID,
             uds_path: place.socket(),
         }),
-        entropy: Some(EntropySpec {}),
+        entropy: Some(EntropySpec::default()),
+        ..VmSpec::default()
     }
 }
 
@@ -66,8 +67,8 @@ fn drive(drive_id: &str, path: PathBuf, is_read_only: bool, cache_type: CacheTyp
         // The guest's PID 1 comes from the initrd and mounts by itself.
         is_root_device: false,
         is_read_only,
-        partuuid: None,
         cache_type,
+        ..DriveSpec::default()
     }
 }
 

@@ -47,14 +47,12 @@ impl Bench {
                     initrd_path: Some(given("SECOVIA_REPORT_INITRD")),
                     boot_args: Some(format!("console=ttyS0 quiet panic=-1 report={report}")),
                 },
-                drives: vec![],
                 machine_config: MachineSpec {
                     vcpu_count: 1,
                     mem_size_mib: 256,
                     smt: false,
                 },
-                vsock: None,
-                entropy: None,
+                ..VmSpec::default()
             },
             arguments: vec![],
         }
@@ -82,10 +80,9 @@ impl Bench {
         self.spec.drives.push(DriveSpec {
             drive_id: name.into(),
             path_on_host: path.clone(),
-            is_root_device: false,
             is_read_only: read_only,
-            partuuid: None,
             cache_type: CacheType::Writeback,
+            ..DriveSpec::default()
         });
         path
     }

@@ -1,7 +1,10 @@
 //! The block device (virtio 1.2, 5.2) on a file or a block device of the host.
 //!
 //! `request` turns a descriptor chain into a checked request, `disk` does the I/O, this module is the device
-//! between them. Requests are served one after the other on the thread that the notification came on.
+//! between them. Requests are served one after the other on the thread that the notification came on. What a limit
+//! holds back stays in the queue until the alarm rings, and is then served by the event loop.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -10,9 +13,10 @@ use virtio_bindings::virtio_blk::{
 
 use self::disk::Disk;
 use self::request::{Limits, Request, SECTOR, Status};
-use super::chain::{Buffers, Chain, serve};
+use super::chain::{Buffers, Chain, serve_while};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
 use crate::GuestMemory;
+use crate::limiter::{Alarm, Gate};
 
 mod config;
 mod disk;
@@ -23,6 +27,8 @@ pub use config::{BlockConfig, BlockError, Cache};
 const DEVICE_TYPE: u32 = 2;
 const QUEUE_SIZE: u16 = 256;
 const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
+/// The only queue.
+const QUEUE: u16 = 0;
 
 /// A request has a header and a status beside its data.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
@@ -55,12 +61,22 @@ pub struct BlockCounters {
 /// The block device.
 #[derive(Debug)]
 pub struct Block {
+    core: Core,
+    chain: Chain,
+    gate: Gate,
+    alarm: Alarm,
+    /// A request waits for the alarm.
+    limited: bool,
+    features: u64,
+    config_space: [u8; CONFIG_LEN],
+}
+
+/// What serves a request.
+#[derive(Debug)]
+struct Core {
     disk: Disk,
     read_only: bool,
     id: [u8; request::ID_LEN],
-    features: u64,
-    config_space: [u8; CONFIG_LEN],
-    chain: Chain,
     counters: BlockCounters,
 }
 
@@ -83,26 +99,75 @@ impl Block {
         for (to, from) in id.iter_mut().zip(config.id.bytes()) {
             *to = from;
         }
+        let alarm = Alarm::new().map_err(|source| BlockError::Timer {
+            path: config.path.clone(),
+            source,
+        })?;
         Ok(Self {
             config_space: config_space(disk.sectors()),
-            disk,
-            read_only: config.read_only,
-            id,
-            features,
+            core: Core {
+                disk,
+                read_only: config.read_only,
+                id,
+                counters: BlockCounters::default(),
+            },
             chain: Chain::new(),
-            counters: BlockCounters::default(),
+            gate: Gate::new(&config.limit),
+            alarm,
+            limited: false,
+            features,
         })
     }
 
     /// The capacity in sectors of 512 bytes.
     pub fn sectors(&self) -> u64 {
-        self.disk.sectors()
+        self.core.disk.sectors()
     }
 
     /// What happened so far.
     pub fn counters(&self) -> BlockCounters {
-        self.counters
+        self.core.counters
     }
+
+    /// Serves what waits in the queue, as far as the limit allows.
+    fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        let Self {
+            core,
+            chain,
+            gate,
+            alarm,
+            ..
+        } = self;
+        let limits = Limits {
+            sectors: core.disk.sectors(),
+            data: DATA_MAX,
+            read_only: core.read_only,
+            features: active.features,
+        };
+        let mut limited = false;
+        let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
+            if !gate.may_pass(alarm) {
+                limited = true;
+                return Ok(None);
+            }
+            let answer = core.answer(&limits, chain, memory)?;
+            gate.charge(answer.moved);
+            Ok(Some(answer.written))
+        })?;
+        self.limited = limited;
+        Ok(Outcome {
+            interrupt,
+            config_changed: false,
+        })
+    }
+}
+
+/// What came of a request.
+struct Answer {
+    /// Bytes that were written to the chain.
+    written: u32,
+    /// Bytes that were read from or written to the disk.
+    moved: u64,
 }
 
 /// The length of the configuration space, up to and with `write_zeroes_may_unmap`.
@@ -131,78 +196,79 @@ fn config_space(sectors: u64) -> [u8; CONFIG_LEN] {
     space
 }
 
-/// Serves one request and returns the number of bytes that were written to the chain.
-fn answer(
-    disk: &Disk,
-    id: &[u8; request::ID_LEN],
-    limits: &Limits,
-    counters: &mut BlockCounters,
-    chain: &Chain,
-    memory: &GuestMemory,
-) -> Result<u32, DeviceError> {
-    let writable = chain.writable(memory);
-    // The status is the last writable byte; without one the driver cannot be answered.
-    let Some((room, status)) = writable
-        .len()
-        .checked_sub(1)
-        .and_then(|last| writable.split_at(last))
-    else {
-        return Err(chain.malformed("a block request has no room for its status"));
-    };
-    let result = request::parse(chain.readable(memory), room, limits)
-        .and_then(|request| run(disk, id, counters, request));
-    let (code, written) = match result {
-        Ok(()) => {
-            counters.served = counters.served.wrapping_add(1);
-            (Status::Ok, writable.len())
-        }
-        Err(code) => {
-            counters.failed = counters.failed.wrapping_add(1);
-            // What is before the status is undefined.
-            (code, 1)
-        }
-    };
-    status.write(&[code as u8])?;
-    Ok(written)
-}
-
-/// Does what the request says.
-fn run(
-    disk: &Disk,
-    id: &[u8; request::ID_LEN],
-    counters: &mut BlockCounters,
-    request: Request<'_>,
-) -> Result<(), Status> {
-    let (what, result) = match request {
-        Request::Read { offset, data } => {
-            counters.read_bytes = counters.read_bytes.wrapping_add(u64::from(data.len()));
-            ("read", disk.read(offset, data))
-        }
-        Request::Write { offset, data } => {
-            counters.written_bytes = counters.written_bytes.wrapping_add(u64::from(data.len()));
-            ("write", disk.write(offset, data))
-        }
-        Request::Flush => ("flush", disk.flush()),
-        Request::Id { data } => return write_id(data, id),
-        Request::Discard { segments } => (
-            "discard",
-            segments.iter().try_for_each(|range| disk.discard(range)),
-        ),
-        Request::WriteZeroes { segments } => (
-            "write zeroes",
-            segments.iter().try_for_each(|range| disk.write_zeroes(range)),
-        ),
-    };
-    result.map_err(|error| {
-        counters.host_errors = counters.host_errors.wrapping_add(1);
-        // A full disk would otherwise fill the host's log with each write.
-        let level = match counters.host_errors {
-            ..=LOUD_ERRORS => log::Level::Warn,
-            _ => log::Level::Debug,
+impl Core {
+    /// Serves one request.
+    fn answer(
+        &mut self,
+        limits: &Limits,
+        chain: &Chain,
+        memory: &GuestMemory,
+    ) -> Result<Answer, DeviceError> {
+        let writable = chain.writable(memory);
+        // The status is the last writable byte; without one the driver cannot be answered.
+        let Some((room, status)) = writable
+            .len()
+            .checked_sub(1)
+            .and_then(|last| writable.split_at(last))
+        else {
+            return Err(chain.malformed("a block request has no room for its status"));
         };
-        log::log!(level, "disk {}: {what}: {error}", disk.path().display());
-        Status::IoErr
-    })
+        let result =
+            request::parse(chain.readable(memory), room, limits).and_then(|request| self.run(request));
+        let (code, written, moved) = match result {
+            Ok(moved) => {
+                self.counters.served = self.counters.served.wrapping_add(1);
+                (Status::Ok, writable.len(), moved)
+            }
+            Err(code) => {
+                self.counters.failed = self.counters.failed.wrapping_add(1);
+                // What is before the status is undefined.
+                (code, 1, 0)
+            }
+        };
+        status.write(&[code as u8])?;
+        Ok(Answer { written, moved })
+    }
+
+    /// Does what the request says; returns how many bytes of data it moved.
+    fn run(&mut self, request: Request<'_>) -> Result<u64, Status> {
+        let Self {
+            disk, id, counters, ..
+        } = self;
+        let mut moved = 0;
+        let (what, result) = match request {
+            Request::Read { offset, data } => {
+                moved = u64::from(data.len());
+                counters.read_bytes = counters.read_bytes.wrapping_add(moved);
+                ("read", disk.read(offset, data))
+            }
+            Request::Write { offset, data } => {
+                moved = u64::from(data.len());
+                counters.written_bytes = counters.written_bytes.wrapping_add(moved);
+                ("write", disk.write(offset, data))
+            }
+            Request::Flush => ("flush", disk.flush()),
+            Request::Id { data } => return write_id(data, id).map(|()| moved),
+            Request::Discard { segments } => (
+                "discard",
+                segments.iter().try_for_each(|range| disk.discard(range)),
+            ),
+            Request::WriteZeroes { segments } => (
+                "write zeroes",
+                segments.iter().try_for_each(|range| disk.write_zeroes(range)),
+            ),
+        };
+        result.map(|()| moved).map_err(|error| {
+            counters.host_errors = counters.host_errors.wrapping_add(1);
+            // A full disk would otherwise fill the host's log with each write.
+            let level = match counters.host_errors {
+                ..=LOUD_ERRORS => log::Level::Warn,
+                _ => log::Level::Debug,
+            };
+            log::log!(level, "disk {}: {what}: {error}", disk.path().display());
+            Status::IoErr
+        })
+    }
 }
 
 fn write_id(data: Buffers<'_>, id: &[u8]) -> Result<(), Status> {
@@ -233,31 +299,26 @@ impl VirtioDevice for Block {
         Ok(Outcome::default())
     }
 
-    fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        let Self {
-            disk,
-            read_only,
-            id,
-            chain,
-            counters,
-            ..
-        } = self;
-        let limits = Limits {
-            sectors: disk.sectors(),
-            data: DATA_MAX,
-            read_only: *read_only,
-            features: active.features,
-        };
-        let interrupt = serve(index, active, chain, |chain, memory| {
-            answer(disk, id, &limits, counters, chain, memory)
-        })?;
-        Ok(Outcome {
-            interrupt,
-            config_changed: false,
-        })
+    fn handle_queue(&mut self, _index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        self.serve(active)
     }
 
-    fn reset(&mut self) {}
+    fn host_fds(&self) -> Vec<RawFd> {
+        vec![self.alarm.as_fd().as_raw_fd()]
+    }
+
+    fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        if self.limited {
+            self.serve(active)
+        } else {
+            Ok(Outcome::default())
+        }
+    }
+
+    fn reset(&mut self) {
+        self.alarm.stop();
+        self.limited = false;
+    }
 }
 
 #[cfg(test)]

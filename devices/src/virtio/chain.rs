@@ -305,6 +305,19 @@ pub fn serve(
     chain: &mut Chain,
     mut answer: impl FnMut(&Chain, &GuestMemory) -> Result<u32, DeviceError>,
 ) -> Result<bool, DeviceError> {
+    serve_while(index, active, chain, |chain, memory| {
+        answer(chain, memory).map(Some)
+    })
+}
+
+/// As [`serve`], until `answer` returns `None`: that request is put back, and notifications stay off. The device calls
+/// again of its own accord.
+pub fn serve_while(
+    index: u16,
+    active: &mut Active<'_>,
+    chain: &mut Chain,
+    mut answer: impl FnMut(&Chain, &GuestMemory) -> Result<Option<u32>, DeviceError>,
+) -> Result<bool, DeviceError> {
     let memory = active.memory;
     let Some(queue) = active.queues.get_mut(usize::from(index)) else {
         return Ok(false);
@@ -314,10 +327,13 @@ pub fn serve(
     }
     let ring = |source| DeviceError::Queue { queue: index, source };
     let mut served = false;
-    loop {
+    'serve: loop {
         queue.disable_notification(memory).map_err(ring)?;
         while !active.share.was_cut_short() && chain.next(index, queue, memory)? {
-            let written = answer(chain, memory)?;
+            let Some(written) = answer(chain, memory)? else {
+                queue.go_to_previous_position();
+                break 'serve;
+            };
             chain.complete(queue, memory, written)?;
             served = true;
             active.share.is_over();

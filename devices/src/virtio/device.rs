@@ -52,14 +52,14 @@ pub trait VirtioDevice: Send {
     /// The driver notified queue `index` (always less than the number of queues).
     fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError>;
 
-    /// The one descriptor whose readiness means work from the host's side; often an epoll instance of the
-    /// device's own. The event loop watches it edge-triggered for as long as the device exists, and the transport
-    /// calls `handle_host` once after `activate`, so that nothing that was ready before is missed.
-    fn host_fd(&self) -> Option<RawFd> {
-        None
+    /// The descriptors whose readiness means work from the host's side; always the same ones. The event loop watches
+    /// them edge-triggered for as long as the device exists, and the transport calls `handle_host` once after
+    /// `activate`, so that nothing that was ready before is missed.
+    fn host_fds(&self) -> Vec<RawFd> {
+        Vec::new()
     }
 
-    /// `host_fd` became ready. The device takes all that it can; what it must leave (no free descriptors) it
+    /// One of `host_fds` became ready, whichever. The device takes all that it can; what it must leave (no free descriptors) it
     /// remembers and takes up again in `handle_queue`.
     fn handle_host(&mut self, _active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         Ok(Outcome::default())

@@ -144,7 +144,7 @@ impl MmioTransport {
     /// The descriptors whose readiness the event loop waits for, edge-triggered: the device's own, and the one that
     /// says that there is work left.
     pub fn host_fds(&self) -> impl Iterator<Item = RawFd> + use<> {
-        self.device.host_fd().into_iter().chain([self.again.as_raw_fd()])
+        self.device.host_fds().into_iter().chain([self.again.as_raw_fd()])
     }
 
     /// What makes one of [`host_fds`](Self::host_fds) ready, for whoever could not have the lock.

@@ -4,5 +4,7 @@ pub mod block;
 pub mod chain;
 pub mod device;
 pub mod mmio;
+pub mod net;
 pub mod rng;
+mod used;
 pub mod vsock;

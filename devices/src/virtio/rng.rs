@@ -1,11 +1,17 @@
 //! The entropy device (virtio 1.2, 5.4): the host's random numbers for the guest.
 
-use super::chain::{Chain, serve};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use super::chain::{Chain, serve_while};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
+use crate::limiter::{Alarm, Gate, LimiterConfig};
 use crate::{GuestMemory, sys};
 
 const DEVICE_TYPE: u32 = 4;
 const QUEUE_SIZES: [u16; 1] = [256];
+/// The only queue.
+const QUEUE: u16 = 0;
 
 /// The most that one request is given. A driver asks again for more; without a limit one request of 4 GiB would
 /// keep the vCPU, and the device's lock, for seconds.
@@ -15,15 +21,46 @@ const MAX_BYTES: u32 = 64 * 1024;
 const CHUNK: usize = 1024;
 
 /// The entropy device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rng {
     chain: Chain,
+    gate: Gate,
+    alarm: Alarm,
+    /// A request waits for the alarm.
+    limited: bool,
 }
 
 impl Rng {
-    /// An entropy device; it has no settings.
-    pub fn new() -> Self {
-        Self::default()
+    /// An entropy device. Fails where there is no timer for its limit.
+    pub fn new(limit: &LimiterConfig) -> io::Result<Self> {
+        Ok(Self {
+            chain: Chain::new(),
+            gate: Gate::new(limit),
+            alarm: Alarm::new()?,
+            limited: false,
+        })
+    }
+
+    /// Serves what waits in the queue, as far as the limit allows.
+    fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        let Self {
+            chain, gate, alarm, ..
+        } = self;
+        let mut limited = false;
+        let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
+            if !gate.may_pass(alarm) {
+                limited = true;
+                return Ok(None);
+            }
+            let bytes = fill(chain, memory)?;
+            gate.charge(u64::from(bytes));
+            Ok(Some(bytes))
+        })?;
+        self.limited = limited;
+        Ok(Outcome {
+            interrupt,
+            config_changed: false,
+        })
     }
 }
 
@@ -69,14 +106,26 @@ impl VirtioDevice for Rng {
         Ok(Outcome::default())
     }
 
-    fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        Ok(Outcome {
-            interrupt: serve(index, active, &mut self.chain, fill)?,
-            config_changed: false,
-        })
+    fn handle_queue(&mut self, _index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        self.serve(active)
     }
 
-    fn reset(&mut self) {}
+    fn host_fds(&self) -> Vec<RawFd> {
+        vec![self.alarm.as_fd().as_raw_fd()]
+    }
+
+    fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        if self.limited {
+            self.serve(active)
+        } else {
+            Ok(Outcome::default())
+        }
+    }
+
+    fn reset(&mut self) {
+        self.alarm.stop();
+        self.limited = false;
+    }
 }
 
 #[cfg(test)]

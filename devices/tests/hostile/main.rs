@@ -36,6 +36,17 @@ fn rng() {
 }
 
 #[test]
+fn net() {
+    let mut target = harness::net::NetTarget::default();
+    let totals = run("net", &mut target);
+    let (received, offloaded) = (target.received, target.offloaded);
+    eprintln!("{received} packets from the guest, {offloaded} of them with work left to the host");
+    if totals.steps >= 1_000_000 {
+        assert!(received > 20_000 && offloaded > 2_000);
+    }
+}
+
+#[test]
 fn vsock() {
     let mut target = harness::vsock::VsockTarget::new();
     let totals = run("vsock", &mut target);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// One machine, whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VmSpec {
     /// What boots.
@@ -13,6 +13,9 @@ pub struct VmSpec {
     /// Disks, in the order in which the guest names them (vda, vdb); but the root device comes first.
     #[serde(default)]
     pub drives: Vec<DriveSpec>,
+    /// Network interfaces, in the order in which the guest names them (eth0, eth1).
+    #[serde(default)]
+    pub network_interfaces: Vec<NetworkInterfaceSpec>,
     /// vCPUs and memory.
     #[serde(default)]
     pub machine_config: MachineSpec,
@@ -25,7 +28,7 @@ pub struct VmSpec {
 }
 
 /// Kernel, initial RAM disk and command line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootSourceSpec {
     /// An ELF `vmlinux` or a `bzImage`.
@@ -39,7 +42,7 @@ pub struct BootSourceSpec {
 }
 
 /// One disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriveSpec {
     /// Its name, unique in the machine; also its serial number in the guest (at most 20 bytes of it).
@@ -58,6 +61,9 @@ pub struct DriveSpec {
     /// Whether the guest's flush reaches the disk.
     #[serde(default)]
     pub cache_type: CacheType,
+    /// How much it may be used; no limit where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limiter: Option<RateLimiterSpec>,
 }
 
 /// What a guest's flush does.
@@ -68,6 +74,53 @@ pub enum CacheType {
     Unsafe,
     /// Flush means fdatasync.
     Writeback,
+}
+
+/// One network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkInterfaceSpec {
+    /// Its name, unique in the machine.
+    pub iface_id: String,
+    /// The host's tap interface, which must be there and belong to the VMM's user.
+    pub host_dev_name: String,
+    /// The guest's Ethernet address, as in `06:00:ac:10:00:02`; where it is not given, the guest makes one up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_mac: Option<String>,
+    /// The MTU that the guest is told, at least 68; where it is not given, the guest takes its own default (1500).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// How much the guest may receive; no limit where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rx_rate_limiter: Option<RateLimiterSpec>,
+    /// How much the guest may send; no limit where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_rate_limiter: Option<RateLimiterSpec>,
+}
+
+/// Limits of what a device moves. Each may be left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimiterSpec {
+    /// Tokens are bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<TokenBucketSpec>,
+    /// Tokens are requests of a disk or of the entropy device, or packets of a network interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<TokenBucketSpec>,
+}
+
+/// A bucket of tokens: what may be used at once, and how fast it comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenBucketSpec {
+    /// Tokens that the bucket holds; it starts full. 0: no limit.
+    pub size: u64,
+    /// Tokens on top of that, which are used first and never come again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_time_burst: Option<u64>,
+    /// Milliseconds in which an empty bucket fills up. 0: no limit.
+    pub refill_time: u64,
 }
 
 /// vCPUs and memory.
@@ -103,7 +156,11 @@ pub struct VsockSpec {
     pub uds_path: PathBuf,
 }
 
-/// The entropy device; it has no settings yet.
+/// The entropy device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EntropySpec {}
+pub struct EntropySpec {
+    /// How much of the host's randomness the guest may take; no limit where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limiter: Option<RateLimiterSpec>,
+}

@@ -8,6 +8,7 @@ use secovia_devices::virtio::block::{BlockConfig, Cache};
 use secovia_vmm_api::{CacheType, DriveSpec};
 
 use super::error::{ConfigError, FileFault};
+use super::limits::limit;
 
 /// Disks in the guest's order, and what the root device adds to the command line.
 pub(super) struct Drives {
@@ -58,6 +59,7 @@ pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
                 CacheType::Writeback => Cache::Writeback,
             },
             id: spec.drive_id,
+            limit: limit(spec.rate_limiter),
         })
         .collect();
     Ok(Drives { disks, root_args })

@@ -46,7 +46,27 @@ pub enum ConfigError {
     UnusedPartuuid { id: String },
     #[error("drives.{id}.partuuid: {partuuid:?} is no UUID; give hexadecimal digits and dashes")]
     BadPartuuid { id: String, partuuid: String },
-    #[error("drives, vsock, entropy: {count} devices; at most {max} fit")]
+    #[error("network-interfaces: entry {index} has an empty iface_id; name it")]
+    EmptyIfaceId { index: usize },
+    #[error("network-interfaces: iface_id {id:?} is there twice; give each interface its own")]
+    DoubledIfaceId { id: String },
+    #[error(
+        "network-interfaces.{id}.host_dev_name: {tap:?} is no interface's name; give 1 to 15 characters without / : %"
+    )]
+    TapName { id: String, tap: String },
+    #[error(
+        "network-interfaces.{id}.host_dev_name: {tap:?} is another interface's too; give each its own tap"
+    )]
+    DoubledTap { id: String, tap: String },
+    #[error(
+        "network-interfaces.{id}.guest_mac: {mac:?} is no address of one interface; give one like 06:00:ac:10:00:02"
+    )]
+    BadMac { id: String, mac: String },
+    #[error("network-interfaces.{id}.guest_mac: {mac:?} is another interface's too; give each its own")]
+    DoubledMac { id: String, mac: String },
+    #[error("network-interfaces.{id}.mtu: {mtu}; give at least {min}")]
+    SmallMtu { id: String, mtu: u16, min: u16 },
+    #[error("drives, network-interfaces, vsock, entropy: {count} devices; at most {max} fit")]
     TooManyDevices { count: usize, max: usize },
     #[error("vsock.guest_cid: {cid} is reserved; give 3 to 4294967294")]
     ReservedCid { cid: u32 },

@@ -3,6 +3,8 @@
 mod drives;
 mod error;
 mod file;
+mod limits;
+mod networks;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +12,9 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use secovia_devices::limiter::LimiterConfig;
 use secovia_devices::virtio::block::BlockConfig;
+use secovia_devices::virtio::net::NetConfig;
 use secovia_vmm_api::{BootSourceSpec, MachineSpec, VmSpec, VsockSpec};
 
 use crate::boot::BootConfig;
@@ -40,10 +44,12 @@ pub struct VmConfig {
     pub boot: BootConfig,
     /// Disks, the root device first.
     pub disks: Vec<BlockConfig>,
+    /// Network interfaces.
+    pub networks: Vec<NetConfig>,
     /// The socket device.
     pub vsock: Option<VsockConfig>,
-    /// Whether there is an entropy device.
-    pub entropy: bool,
+    /// The entropy device, and its limit.
+    pub entropy: Option<LimiterConfig>,
 }
 
 /// A socket device that can be built.
@@ -59,8 +65,10 @@ impl VmConfig {
     /// Checks a specification against itself and against this host, whose memory is `host_memory` bytes.
     pub fn new(spec: VmSpec, host_memory: u64) -> Result<Self, ConfigError> {
         let (topology, memory) = machine(&spec.machine_config, host_memory)?;
-        let devices =
-            spec.drives.len() + usize::from(spec.vsock.is_some()) + usize::from(spec.entropy.is_some());
+        let devices = spec.drives.len()
+            + spec.network_interfaces.len()
+            + usize::from(spec.vsock.is_some())
+            + usize::from(spec.entropy.is_some());
         if devices > layout::VIRTIO_MAX {
             return Err(ConfigError::TooManyDevices {
                 count: devices,
@@ -75,8 +83,9 @@ impl VmConfig {
             memory,
             boot,
             disks: drives.disks,
+            networks: networks::check(spec.network_interfaces)?,
             vsock,
-            entropy: spec.entropy.is_some(),
+            entropy: spec.entropy.map(|spec| limits::limit(spec.rate_limiter)),
         })
     }
 }

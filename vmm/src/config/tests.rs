@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
-use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, EntropySpec};
+use secovia_vmm_api::{
+    BootSourceSpec, DriveSpec, EntropySpec, NetworkInterfaceSpec, RateLimiterSpec, TokenBucketSpec,
+};
 
 use super::*;
 
@@ -17,8 +19,7 @@ fn drive(id: &str) -> DriveSpec {
         path_on_host: any_file(),
         is_root_device: false,
         is_read_only: true,
-        partuuid: None,
-        cache_type: CacheType::Unsafe,
+        ..DriveSpec::default()
     }
 }
 
@@ -39,7 +40,8 @@ fn spec() -> VmSpec {
             guest_cid: 3,
             uds_path: "/nonexistent/v.sock".into(),
         }),
-        entropy: Some(EntropySpec {}),
+        entropy: Some(EntropySpec::default()),
+        ..VmSpec::default()
     }
 }
 
@@ -50,7 +52,7 @@ fn a_good_specification_becomes_a_configuration() {
     assert_eq!(config.memory, 128 << 20);
     assert_eq!(config.boot.command_line, DEFAULT_BOOT_ARGS);
     assert_eq!(config.disks[0].id, "data");
-    assert!(config.entropy && config.vsock.is_some());
+    assert!(config.entropy.is_some() && config.vsock.is_some());
 }
 
 #[test]
@@ -181,7 +183,10 @@ fn more_devices_than_pins_are_refused() {
     let mut spec = spec();
     spec.drives = (0..17).map(|number| drive(&number.to_string())).collect();
     let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
-    assert_eq!(message, "drives, vsock, entropy: 19 devices; at most 18 fit");
+    assert_eq!(
+        message,
+        "drives, network-interfaces, vsock, entropy: 19 devices; at most 18 fit"
+    );
 }
 
 #[test]
@@ -190,4 +195,117 @@ fn a_socket_path_that_no_socket_can_have_is_refused() {
     spec.vsock.as_mut().unwrap().uds_path = PathBuf::from("/tmp").join("x".repeat(108));
     let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
     assert!(message.contains("longer than 107 bytes"), "{message}");
+}
+
+fn network(id: &str) -> NetworkInterfaceSpec {
+    NetworkInterfaceSpec {
+        iface_id: id.into(),
+        host_dev_name: format!("tap-{id}"),
+        ..NetworkInterfaceSpec::default()
+    }
+}
+
+#[test]
+fn network_interfaces_keep_their_order_and_settings() {
+    let mut spec = spec();
+    let limit = RateLimiterSpec {
+        bandwidth: Some(TokenBucketSpec {
+            size: 1 << 20,
+            one_time_burst: Some(5),
+            refill_time: 100,
+        }),
+        ops: None,
+    };
+    spec.network_interfaces = vec![
+        NetworkInterfaceSpec {
+            guest_mac: Some("06:00:AC:10:00:fe".into()),
+            mtu: Some(9000),
+            tx_rate_limiter: Some(limit),
+            ..network("b")
+        },
+        network("a"),
+    ];
+    spec.entropy.as_mut().unwrap().rate_limiter = Some(limit);
+    spec.drives[0].rate_limiter = Some(limit);
+    let config = VmConfig::new(spec, HOST).unwrap();
+    let [first, second] = config.networks.as_slice() else {
+        panic!("{:?}", config.networks);
+    };
+    assert_eq!((first.id.as_str(), first.tap.as_str()), ("b", "tap-b"));
+    assert_eq!(
+        (first.mac, first.mtu),
+        (Some([6, 0, 0xac, 0x10, 0, 0xfe]), Some(9000))
+    );
+    assert_eq!((second.id.as_str(), second.mac, second.mtu), ("a", None, None));
+    assert_eq!(second.tx_limit, LimiterConfig::default());
+    let bucket = first.tx_limit.bandwidth.unwrap();
+    assert_eq!(
+        (bucket.size, bucket.one_time_burst, bucket.refill_time),
+        (1 << 20, 5, 100)
+    );
+    assert_eq!(first.rx_limit, LimiterConfig::default());
+    assert_eq!(config.disks[0].limit, first.tx_limit);
+    assert_eq!(config.entropy, Some(first.tx_limit));
+}
+
+#[test]
+fn what_is_wrong_with_a_network_interface_is_named() {
+    let with = |change: &dyn Fn(&mut NetworkInterfaceSpec)| {
+        let mut spec = spec();
+        let mut second = network("b");
+        change(&mut second);
+        spec.network_interfaces = vec![
+            NetworkInterfaceSpec {
+                guest_mac: Some("02:00:00:00:00:01".into()),
+                ..network("a")
+            },
+            second,
+        ];
+        VmConfig::new(spec, HOST).unwrap_err().to_string()
+    };
+    let check = |change: &dyn Fn(&mut NetworkInterfaceSpec), expected: &str| {
+        let message = with(change);
+        assert!(
+            message.contains(expected),
+            "{message}\nshould contain: {expected}"
+        );
+    };
+    check(
+        &|s| s.iface_id.clear(),
+        "network-interfaces: entry 1 has an empty iface_id; name it",
+    );
+    check(&|s| s.iface_id = "a".into(), "iface_id \"a\" is there twice");
+    for name in ["", "sixteen-letters-", "a/b", "tap%d", "a b", "..", "t\u{e4}p"] {
+        check(
+            &|s| s.host_dev_name = name.into(),
+            "network-interfaces.b.host_dev_name: ",
+        );
+    }
+    check(
+        &|s| s.host_dev_name = "tap-a".into(),
+        "\"tap-a\" is another interface's too",
+    );
+    for mac in [
+        "",
+        "06:00:ac:10:00",
+        "06:00:ac:10:00:02:03",
+        "6:0:ac:10:0:2",
+        "06:00:ac:10:00:0g",
+        "+6:00:ac:10:00:02",
+        "01:00:5e:00:00:01",
+        "00:00:00:00:00:00",
+    ] {
+        check(
+            &|s| s.guest_mac = Some(mac.into()),
+            "is no address of one interface; give one like 06:00:ac:10:00:02",
+        );
+    }
+    check(
+        &|s| s.guest_mac = Some("02:00:00:00:00:01".into()),
+        "network-interfaces.b.guest_mac: \"02:00:00:00:00:01\" is another interface's too",
+    );
+    check(
+        &|s| s.mtu = Some(67),
+        "network-interfaces.b.mtu: 67; give at least 68",
+    );
 }

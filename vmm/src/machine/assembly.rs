@@ -55,7 +55,7 @@ pub(super) fn boot(
     landlock: Landlock,
 ) -> Result<Assembly, MachineError> {
     // What the configuration may be wrong about comes first, before anything is made.
-    let inventory = inventory::list(config.disks, config.vsock, config.entropy);
+    let inventory = inventory::list(config.disks, config.networks, config.vsock, config.entropy);
     landlock.restrict(inventory.iter().filter_map(Item::rights))?;
     let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
 

@@ -1,8 +1,10 @@
 //! The virtio devices of a machine: which there are, in which order, and where. A new kind of device joins here.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use secovia_devices::limiter::LimiterConfig;
 use secovia_devices::virtio::block::{Block, BlockConfig};
 use secovia_devices::virtio::device::VirtioDevice;
+use secovia_devices::virtio::net::{Net, NetConfig};
 use secovia_devices::virtio::rng::Rng;
 use secovia_devices::virtio::vsock::Vsock;
 
@@ -17,20 +19,28 @@ use crate::layout;
 pub(super) enum Item {
     /// A disk.
     Disk(BlockConfig),
+    /// A network interface.
+    Network(NetConfig),
     /// The socket device.
     Vsock(VsockConfig),
-    /// The entropy device.
-    Entropy,
+    /// The entropy device, with its limit.
+    Entropy(LimiterConfig),
 }
 
-/// All devices, disks first, so that their order is that of their names in the guest.
-pub(super) fn list(disks: Vec<BlockConfig>, vsock: Option<VsockConfig>, entropy: bool) -> Vec<Item> {
+/// All devices, each kind in the order of their names in the guest.
+pub(super) fn list(
+    disks: Vec<BlockConfig>,
+    networks: Vec<NetConfig>,
+    vsock: Option<VsockConfig>,
+    entropy: Option<LimiterConfig>,
+) -> Vec<Item> {
     let disks = disks.into_iter().map(Item::Disk);
-    let others = vsock
-        .map(Item::Vsock)
-        .into_iter()
-        .chain(entropy.then_some(Item::Entropy));
-    disks.chain(others).collect()
+    let networks = networks.into_iter().map(Item::Network);
+    disks
+        .chain(networks)
+        .chain(vsock.map(Item::Vsock))
+        .chain(entropy.map(Item::Entropy))
+        .collect()
 }
 
 /// The place of the device at `index` of the list.
@@ -67,7 +77,17 @@ impl Item {
                 }
                 Err(error) => Err(device("vsock.uds_path".into(), &error)),
             },
-            Self::Entropy => Ok(Box::new(Rng::new())),
+            Self::Network(config) => match Net::open(config) {
+                Ok(net) => Ok(Box::new(net)),
+                Err(error) => Err(device(
+                    format!("network-interfaces.{}.host_dev_name", config.id),
+                    &error,
+                )),
+            },
+            Self::Entropy(limit) => match Rng::new(limit) {
+                Ok(rng) => Ok(Box::new(rng)),
+                Err(error) => Err(MachineError::host("make a timer for the entropy device")(error)),
+            },
         }
     }
 }

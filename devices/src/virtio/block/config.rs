@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::limiter::LimiterConfig;
+
 /// Whether the guest's flush reaches the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cache {
@@ -25,6 +27,8 @@ pub struct BlockConfig {
     pub cache: Cache,
     /// The serial number in the guest; its first 20 bytes count.
     pub id: String,
+    /// Limits of what the guest reads and writes, both together.
+    pub limit: LimiterConfig,
 }
 
 /// Why a disk cannot be used.
@@ -62,6 +66,14 @@ pub enum BlockError {
         path: PathBuf,
         /// Whether only reading was asked for.
         read_only: bool,
+    },
+    /// There is no timer for its limits.
+    #[error("disk {path}: make a timer for its limits: {source}", path = path.display())]
+    Timer {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// Its file system does not lock.
     #[error("disk {path}: lock: {source}", path = path.display())]

@@ -1,7 +1,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::limiter::{BucketConfig, LimiterConfig};
 use crate::testing::{BUFFERS, FakeDriver, TempPath};
 
 const HEADER: u64 = BUFFERS;
@@ -37,6 +39,7 @@ fn config(path: &TempPath) -> BlockConfig {
         read_only: false,
         cache: Cache::Writeback,
         id: "disk-1".to_owned(),
+        limit: LimiterConfig::default(),
     }
 }
 
@@ -392,3 +395,67 @@ fn many_requests_share_one_notification_and_one_interrupt() {
 }
 
 mod model;
+
+#[test]
+fn a_limit_counts_data_and_requests_and_loses_none() {
+    let path = disk_file(64);
+    let bucket = |size| {
+        Some(BucketConfig {
+            size,
+            one_time_burst: 0,
+            refill_time: 100,
+        })
+    };
+    for (limit, at_once, milliseconds) in [
+        (
+            LimiterConfig {
+                bandwidth: bucket(4 * 512),
+                operations: None,
+            },
+            4,
+            // Three requests are paid off, and the last begins with the first token that comes then.
+            75,
+        ),
+        (
+            LimiterConfig {
+                bandwidth: None,
+                operations: bucket(6),
+            },
+            6,
+            33,
+        ),
+    ] {
+        let mut driver = driver(&BlockConfig {
+            limit,
+            ..config(&path)
+        });
+        let interrupts = driver.interrupt.count();
+        let started = Instant::now();
+        for sector in 0..8u64 {
+            let place = DATA + sector * 0x1000;
+            driver.put(place, &[u64::from(IN), sector].map(u64::to_le_bytes).concat());
+            let buffers = [
+                (place, 16, false),
+                (place + 0x200, 512, true),
+                (place + 0x100, 1, true),
+            ];
+            driver.add(0, &buffers);
+        }
+        driver.notify(0);
+        let mut served = std::iter::from_fn(|| driver.used(0)).count();
+        assert!((at_once..=at_once + 1).contains(&served), "{served}");
+        while served < 8 {
+            std::thread::sleep(Duration::from_millis(1));
+            driver.transport.handle_host();
+            served += std::iter::from_fn(|| driver.used(0)).count();
+            assert!(started.elapsed() < Duration::from_secs(10));
+        }
+        assert!(driver.interrupt.count() > interrupts + 1);
+        let elapsed = started.elapsed();
+        assert!(elapsed >= Duration::from_millis(milliseconds), "{elapsed:?}");
+        for sector in 0..8u64 {
+            let data = driver.get(DATA + sector * 0x1000 + 0x200, 512);
+            assert_eq!(data, vec![sector as u8; 512]);
+        }
+    }
+}

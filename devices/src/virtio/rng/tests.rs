@@ -1,8 +1,15 @@
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::limiter::BucketConfig;
 use crate::testing::{BUFFERS, FakeDriver};
 
 fn driver() -> FakeDriver {
-    let mut driver = FakeDriver::new(Box::new(Rng::new()));
+    limited(&LimiterConfig::default())
+}
+
+fn limited(limit: &LimiterConfig) -> FakeDriver {
+    let mut driver = FakeDriver::new(Box::new(Rng::new(limit).unwrap()));
     driver.start();
     driver
 }
@@ -37,4 +44,44 @@ fn requests_without_room_are_handed_back_empty() {
     assert_eq!(driver.request(0, &[(BUFFERS, 16, false)]), Some(0));
     assert_eq!(driver.request(0, &[(BUFFERS, 0, true)]), Some(0));
     assert_eq!(driver.request(0, &[(BUFFERS, 1, true)]), Some(1));
+}
+
+#[test]
+fn a_limit_counts_bytes_and_holds_requests_back() {
+    let bucket = BucketConfig {
+        size: 100,
+        one_time_burst: 50,
+        refill_time: 100,
+    };
+    let mut driver = limited(&LimiterConfig {
+        bandwidth: Some(bucket),
+        operations: None,
+    });
+    // 150 at once; one token is left, and lets the third begin.
+    assert_eq!(driver.request(0, &[(BUFFERS, 50, true)]), Some(50));
+    assert_eq!(driver.request(0, &[(BUFFERS, 99, true)]), Some(99));
+    assert_eq!(driver.request(0, &[(BUFFERS, 50, true)]), Some(50));
+    let asked = Instant::now();
+    assert_eq!(driver.request(0, &[(BUFFERS, 10, true)]), None);
+    let used = loop {
+        driver.transport.handle_host();
+        if let Some(used) = driver.used(0) {
+            break used;
+        }
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(used, (3, 10));
+    // 49 tokens were owed, and one was needed.
+    assert!(
+        asked.elapsed() >= Duration::from_millis(45),
+        "{:?}",
+        asked.elapsed()
+    );
+    // A reset forgets the request, and no answer comes late.
+    driver.request(0, &[(BUFFERS, 10_000, true)]);
+    driver.request(0, &[(BUFFERS, 10, true)]);
+    driver.start();
+    driver.transport.handle_host();
+    assert_eq!(driver.used(0), None);
 }

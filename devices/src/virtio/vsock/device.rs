@@ -276,8 +276,8 @@ impl VirtioDevice for Vsock {
         }
     }
 
-    fn host_fd(&self) -> Option<RawFd> {
-        Some(self.engine.fd())
+    fn host_fds(&self) -> Vec<RawFd> {
+        vec![self.engine.fd()]
     }
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {

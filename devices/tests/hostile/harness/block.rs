@@ -9,7 +9,7 @@ use secovia_devices::virtio::device::VirtioDevice;
 use super::chain::{Descriptor, poke};
 use super::driver::{BUFFERS, Driver};
 use super::source::Source;
-use super::{Directory, Target};
+use super::{Directory, Target, limits};
 
 const SECTORS: u64 = 128;
 const SIZE: usize = SECTORS as usize * 512;
@@ -47,6 +47,7 @@ impl Target for BlockTarget {
                 Cache::Writeback
             },
             id: ID.into(),
+            limit: limits(source),
         };
         Box::new(Block::open(&config).unwrap())
     }

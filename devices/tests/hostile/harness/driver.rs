@@ -1,6 +1,7 @@
 //! The driver: what it can do to a transport, in good order or not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use secovia_devices::GuestMemory;
 use secovia_devices::bus::{BusDevice, Effect};
@@ -448,10 +449,18 @@ impl Driver {
         )
     }
 
-    /// Offers a good chain; the length that the device wrote.
+    /// Offers a good chain; the length that the device wrote. A limit that an earlier driver has run into holds for this
+    /// one too: the answer may take its time.
     pub fn request(&mut self, queue: usize, chain: Vec<Descriptor>) -> Option<u32> {
         self.send(queue, chain);
-        self.used(queue)
+        for _ in 0..1000 {
+            if let Some(len) = self.used(queue) {
+                return Some(len);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            self.handle_host();
+        }
+        None
     }
 
     pub fn get(&self, address: u64, len: usize) -> Vec<u8> {

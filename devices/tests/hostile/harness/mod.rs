@@ -14,6 +14,7 @@ pub mod arena;
 pub mod block;
 pub mod chain;
 pub mod driver;
+pub mod net;
 pub mod rng;
 pub mod source;
 pub mod transport;
@@ -24,6 +25,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use secovia_devices::GuestMemory;
+use secovia_devices::limiter::{BucketConfig, LimiterConfig};
 use secovia_devices::virtio::device::VirtioDevice;
 
 use arena::Arena;
@@ -68,6 +70,21 @@ pub struct Totals {
     pub needs_reset: u64,
     /// Accesses that the transport ignored.
     pub ignored: u64,
+}
+
+/// The limits of a device: none, or such as often hold it up for a moment.
+pub fn limits(source: &mut Source<'_>) -> LimiterConfig {
+    let mut bucket = |size: u64| {
+        source.one_in(4).then(|| BucketConfig {
+            size,
+            one_time_burst: source.below(2) * size,
+            refill_time: 1,
+        })
+    };
+    LimiterConfig {
+        bandwidth: bucket(100_000),
+        operations: bucket(100),
+    }
 }
 
 /// One episode: up to `steps` steps, or until the source is empty.

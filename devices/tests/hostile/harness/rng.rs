@@ -4,16 +4,16 @@ use secovia_devices::GuestMemory;
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::rng::Rng;
 
-use super::Target;
 use super::chain::{Descriptor, poke};
 use super::driver::{BUFFERS, Driver};
 use super::source::Source;
+use super::{Target, limits};
 
 pub struct RngTarget;
 
 impl Target for RngTarget {
-    fn open(&mut self, _source: &mut Source<'_>) -> Box<dyn VirtioDevice> {
-        Box::new(Rng::new())
+    fn open(&mut self, source: &mut Source<'_>) -> Box<dyn VirtioDevice> {
+        Box::new(Rng::new(&limits(source)).unwrap())
     }
 
     fn request(&mut self, source: &mut Source<'_>, _memory: &GuestMemory, _queue: u16) -> Vec<Descriptor> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use secovia_stub_guests::Guest;
-use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, MachineSpec, VmSpec};
+use secovia_vmm_api::{BootSourceSpec, DriveSpec, MachineSpec, VmSpec};
 
 use super::job::Error;
 
@@ -31,24 +31,19 @@ impl Files {
         let spec = VmSpec {
             boot_source: BootSourceSpec {
                 kernel_image_path: kernel,
-                initrd_path: None,
-                boot_args: None,
+                ..BootSourceSpec::default()
             },
             drives: vec![DriveSpec {
                 drive_id: "disk".into(),
                 path_on_host: disk,
-                is_root_device: false,
-                is_read_only: false,
-                partuuid: None,
-                cache_type: CacheType::Unsafe,
+                ..DriveSpec::default()
             }],
             machine_config: MachineSpec {
                 vcpu_count: 1,
                 mem_size_mib: MEMORY_MIB,
                 smt: false,
             },
-            vsock: None,
-            entropy: None,
+            ..VmSpec::default()
         };
         fs::write(files.config(), serde_json::to_vec(&spec)?)
             .map_err(Error::host("write the configuration"))?;

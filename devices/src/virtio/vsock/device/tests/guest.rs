@@ -134,7 +134,7 @@ impl Guest {
         // As the event loop does it.
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         // SAFETY: the descriptor belongs to the device, which lives as long as the guest.
-        let fd = unsafe { BorrowedFd::borrow_raw(device.host_fd().unwrap()) };
+        let fd = unsafe { BorrowedFd::borrow_raw(device.host_fds()[0]) };
         epoll
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))
             .unwrap();
