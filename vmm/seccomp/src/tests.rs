@@ -101,6 +101,7 @@ fn values_are_what_they_are_called() {
         ("PR_SET_NAME", libc::PR_SET_NAME),
         ("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS),
         ("SECCOMP_SET_MODE_FILTER", libc::SECCOMP_SET_MODE_FILTER as i32),
+        ("SIOCGIFINDEX", libc::SIOCGIFINDEX as i32),
         ("SIGABRT", libc::SIGABRT),
         ("SIGBUS", libc::SIGBUS),
         ("SIGSEGV", libc::SIGSEGV),
@@ -108,6 +109,9 @@ fn values_are_what_they_are_called() {
         ("TCGETS", libc::TCGETS as i32),
         ("TCSETS", libc::TCSETS as i32),
         ("TIOCGPGRP", libc::TIOCGPGRP as i32),
+        ("TUNSETIFF", libc::TUNSETIFF as i32),
+        ("TUNSETOFFLOAD", libc::TUNSETOFFLOAD as i32),
+        ("TUNSETVNETHDRSZ", libc::TUNSETVNETHDRSZ as i32),
         ("THREAD_FLAGS", thread_flags),
     ];
     let mut known = 0;

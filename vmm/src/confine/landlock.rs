@@ -17,6 +17,8 @@ pub enum Right {
     Read(PathBuf),
     /// Open this file to read and write it.
     Write(PathBuf),
+    /// Open this device to read and write it, and give it orders (ioctl).
+    Device(PathBuf),
     /// In this folder: make sockets, remove them, and connect to them.
     Sockets(PathBuf),
 }
@@ -65,11 +67,13 @@ impl Right {
         match self {
             Self::Read(path) => (path, AccessFs::ReadFile.into()),
             Self::Write(path) => (path, AccessFs::ReadFile | AccessFs::WriteFile),
+            Self::Device(path) => (path, DEVICE),
             Self::Sockets(folder) if folder.as_os_str().is_empty() => (Path::new("."), SOCKETS),
             Self::Sockets(folder) => (folder, SOCKETS),
         }
     }
 }
 
+const DEVICE: BitFlags<AccessFs> = ::landlock::make_bitflags!(AccessFs::{ReadFile | WriteFile | IoctlDev});
 const SOCKETS: BitFlags<AccessFs> =
     ::landlock::make_bitflags!(AccessFs::{MakeSock | RemoveFile | ResolveUnix});

@@ -59,7 +59,8 @@ impl Item {
             Self::Disk(config) => Some(Right::Write(config.path.clone())),
             // Also those of the host's services, which lie beside it.
             Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
-            Self::Entropy => None,
+            Self::Network(_) => Some(Right::Device(NetConfig::DRIVER.into())),
+            Self::Entropy(_) => None,
         }
     }
 

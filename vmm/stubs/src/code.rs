@@ -33,6 +33,7 @@ guest! {
     echo stub_echo stub_echo_end;
     disk_read stub_disk_read stub_disk_read_end;
     disk_interrupt stub_disk_interrupt stub_disk_interrupt_end;
+    net_echo stub_net_echo stub_net_echo_end;
     second_cpu stub_second_cpu stub_second_cpu_end;
     nothing_there stub_nothing_there stub_nothing_there_end;
     pvh_to_long stub_pvh_to_long stub_pvh_to_long_end;

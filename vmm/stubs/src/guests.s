@@ -243,6 +243,58 @@ stub_disk_interrupt:
     VIRTIO_TABLE
 .globl stub_disk_interrupt_end
 stub_disk_interrupt_end:
+# A guest that uses a network interface. Queue 0 (receive) at 0x20_0000 as a disk's; queue 1 (send) at 0x20_3000,
+# 0x20_4000, 0x20_5000; one buffer at 0x21_0000 for both.
+.globl stub_net_echo
+stub_net_echo:
+    MAP_DEVICES
+    mov edi, 0x200000
+    mov dword ptr [rdi], 0x210000
+    mov dword ptr [rdi + 8], 0x1000
+    mov dword ptr [rdi + 12], 0x00000002    # WRITE
+    mov dword ptr [rdi + 0x1000], 0x00010000    # available: no flags, index 1, entry 0 is descriptor 0
+    VIRTIO_WRITES 8f
+    PRINT 7f, 6
+3:  cmp word ptr [0x202002], 1    # the used index
+    jne 3b
+# Behind the header of 12 bytes: addresses of Ethernet, of IPv4 and ports of UDP change places, which no checksum minds.
+    mov edi, 0x21000c
+    mov eax, [rdi]
+    xchg eax, [rdi + 6]
+    mov [rdi], eax
+    mov ax, [rdi + 4]
+    xchg ax, [rdi + 10]
+    mov [rdi + 4], ax
+    mov eax, [rdi + 26]
+    xchg eax, [rdi + 30]
+    mov [rdi + 26], eax
+    mov ax, [rdi + 34]
+    xchg ax, [rdi + 36]
+    mov [rdi + 34], ax
+    mov eax, [0x202008]    # the length that was received
+    mov edi, 0x203000
+    mov dword ptr [rdi], 0x210000
+    mov [rdi + 8], eax
+    mov dword ptr [rdi + 0x1000], 0x00010000
+    mov edi, {virtio}
+    mov dword ptr [rdi + 0x50], 1
+4:  cmp word ptr [0x205002], 1
+    jne 4b
+    PRINT 9f, 5
+    RESET
+7:  .ascii "ready\n"
+9:  .ascii "echo\n"
+8:
+    .long 0x70, 0, 0x70, 1, 0x70, 3    # reset, ACKNOWLEDGE, DRIVER
+    .long 0x24, 0, 0x20, 0, 0x24, 1, 0x20, 1    # of the features only VERSION_1
+    .long 0x70, 11    # FEATURES_OK
+    .long 0x30, 0, 0x38, 8
+    .long 0x80, 0x200000, 0x84, 0, 0x90, 0x201000, 0x94, 0, 0xa0, 0x202000, 0xa4, 0, 0x44, 1
+    .long 0x30, 1, 0x38, 8
+    .long 0x80, 0x203000, 0x84, 0, 0x90, 0x204000, 0x94, 0, 0xa0, 0x205000, 0xa4, 0, 0x44, 1
+    .long 0x70, 15, 0x50, 0, 0xffff    # DRIVER_OK, notify
+.globl stub_net_echo_end
+stub_net_echo_end:
 # Guests that need more than one mode of the processor.
 .globl stub_second_cpu
 stub_second_cpu:

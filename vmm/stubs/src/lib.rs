@@ -37,6 +37,9 @@ pub const ECHO: Guest = Guest::new("echo", code::echo);
 pub const DISK_READ: Guest = Guest::new("disk-read", code::disk_read);
 /// As [`DISK_READ`], but learns of the completion by interrupt: I/O APIC, message, handler, which prints and resets.
 pub const DISK_INTERRUPT: Guest = Guest::new("disk-interrupt", code::disk_interrupt);
+/// Brings up the first virtio device, a network interface, and prints `ready\n`; sends the first packet that comes back to
+/// where it came from (Ethernet, IPv4 and UDP turned round), prints `echo\n` and resets.
+pub const NET_ECHO: Guest = Guest::new("net-echo", code::net_echo);
 /// Starts the second vCPU, which prints `AP\n` and resets.
 pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
 /// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
@@ -84,6 +87,7 @@ mod tests {
             ECHO,
             DISK_READ,
             DISK_INTERRUPT,
+            NET_ECHO,
             SECOND_CPU,
             NOTHING_THERE,
         ] {

@@ -35,7 +35,7 @@ pub(crate) fn needed(variable: &str) -> Option<PathBuf> {
 }
 
 /// Says so past the test harness, which keeps what passing tests print to itself.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(std::io::stderr(), "SKIP: {test}: {reason}");
 }

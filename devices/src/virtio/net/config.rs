@@ -21,6 +21,11 @@ pub struct NetConfig {
     pub tx_limit: LimiterConfig,
 }
 
+impl NetConfig {
+    /// The host's file by which tap interfaces are used.
+    pub const DRIVER: &str = "/dev/net/tun";
+}
+
 /// Why a network interface cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -33,7 +38,7 @@ pub enum NetError {
         tap: String,
     },
     /// The host's tun driver is not to be had.
-    #[error("open /dev/net/tun for tap {tap}: {source}")]
+    #[error("open {driver} for tap {tap}: {source}", driver = NetConfig::DRIVER)]
     Driver {
         /// The tap's name.
         tap: String,

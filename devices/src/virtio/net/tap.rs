@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::net::if_::if_nametoindex;
 
-use super::config::NetError;
+use super::config::{NetConfig, NetError};
 use super::link::Link;
 use super::packet::HEADER_LEN;
 use crate::sys;
@@ -27,7 +27,7 @@ impl Tap {
             .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/net/tun")
+            .open(NetConfig::DRIVER)
             .map_err(|source| NetError::Driver { tap: tap(), source })?;
         sys::attach_tap(&file, name).map_err(|source| match source.raw_os_error() {
             Some(libc::EBUSY) => NetError::InUse { tap: tap() },
