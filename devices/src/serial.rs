@@ -10,8 +10,10 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::bus::{BusDevice, Effect};
 use crate::interrupt::Interrupt;
 
+mod bounded;
 mod output;
 
+pub use bounded::BoundedFile;
 pub use output::PatientWriter;
 
 /// The interrupt line, in the form that the UART's model wants.
@@ -34,7 +36,8 @@ const FIFO: usize = 64;
 /// Each byte is one `write` to the output, on the vCPU's thread and with the device's lock held. A byte that the
 /// output does not take (an error, a closed pipe, `WouldBlock`) is lost and counted, and the guest goes on.
 /// An output that blocks makes the vCPU wait, and whoever wants the lock; so what may block for long, a pipe above
-/// all, is to be wrapped in a [`PatientWriter`], which waits a moment and then loses bytes instead.
+/// all, is to be wrapped in a [`PatientWriter`], which waits a moment and then loses bytes instead; and a file that nobody
+/// empties in a [`BoundedFile`].
 ///
 /// # Input
 /// Goes through a FIFO of 64 bytes: [`enqueue`](Self::enqueue) takes what fits; the rest is the caller's to keep until the

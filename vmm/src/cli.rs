@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 use log::LevelFilter;
+use secovia_devices::serial::BoundedFile;
 
 use crate::confine::Landlock;
 
@@ -17,6 +18,7 @@ One microVM.
 
 usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--log-path FILE] [--level LEVEL]
                    [--seccomp-filter FILE | --no-seccomp] [--no-landlock]
+                   [--console-limit BYTES]
        secovia-vmm --probe
 
   --config-file FILE  the machine as JSON: boot-source, drives, network-interfaces, machine-config, vsock, entropy
@@ -29,6 +31,9 @@ usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--lo
                       allow the system calls that these rules name, in the form of the built-in vmm/seccomp/rules.json
   --no-seccomp        allow every system call; for debugging, never for guests that are not trusted
   --no-landlock       keep the process's rights to files; for debugging, never for guests that are not trusted
+  --console-limit BYTES
+                      where standard output is a file, never let it grow beyond this, and keep the end of what the
+                      guest wrote; at least 4096 [default: no limit]
   --probe             time a tiny guest and print as JSON how fast this host's KVM is
   --version           print the version
   --help              print this
@@ -75,6 +80,8 @@ pub struct RunArgs {
     pub filters: Filters,
     /// Whether rights to files are given up.
     pub landlock: Landlock,
+    /// The most that a file on standard output holds of the guest's console.
+    pub console_limit: Option<u64>,
 }
 
 /// Which system calls are allowed.
@@ -109,6 +116,9 @@ pub enum CliError {
     /// There is no such level.
     #[error("--level: {0:?}; give off, error, warn, info, debug or trace")]
     Level(String),
+    /// That is no limit.
+    #[error("--console-limit: {0:?}; give whole bytes, at least {min}", min = BoundedFile::LIMIT_MIN)]
+    ConsoleLimit(String),
     /// That is no time.
     #[error("--grace: {0:?}; give whole seconds, at most a day")]
     Grace(String),
@@ -120,6 +130,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     let (mut config_file, mut id, mut grace, mut log_path, mut level) = (None, None, None, None, None);
     let mut rules = None;
     let (mut no_api, mut probe, mut no_seccomp, mut no_landlock) = (false, false, false, false);
+    let mut console_limit = None;
     while let Some(arg) = parser.next()? {
         match arg {
             Long("config-file") => once("--config-file", &mut config_file, parser.value()?.into())?,
@@ -130,6 +141,11 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
             Long("seccomp-filter") => once("--seccomp-filter", &mut rules, parser.value()?.into())?,
             Long("no-seccomp") => no_seccomp = true,
             Long("no-landlock") => no_landlock = true,
+            Long("console-limit") => once(
+                "--console-limit",
+                &mut console_limit,
+                checked_limit(&parser.value()?.string()?)?,
+            )?,
             Long("no-api") => no_api = true,
             Long("probe") => probe = true,
             Long("version") => return Ok(Command::Version),
@@ -157,6 +173,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         level: level.unwrap_or(LevelFilter::Warn),
         filters,
         landlock: if no_landlock { Landlock::Off } else { Landlock::On },
+        console_limit,
     }))
 }
 
@@ -174,6 +191,13 @@ fn checked_id(id: String) -> Result<String, CliError> {
 
 fn checked_level(level: &str) -> Result<LevelFilter, CliError> {
     level.parse().map_err(|_| CliError::Level(level.into()))
+}
+
+fn checked_limit(bytes: &str) -> Result<u64, CliError> {
+    match bytes.parse() {
+        Ok(bytes @ BoundedFile::LIMIT_MIN..) => Ok(bytes),
+        _ => Err(CliError::ConsoleLimit(bytes.into())),
+    }
 }
 
 fn checked_grace(seconds: &str) -> Result<Duration, CliError> {

@@ -52,7 +52,7 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
     })?;
     let spec = config::read(&args.config_file)?;
     let config = VmConfig::new(spec, sys::host_memory())?;
-    Ok(machine::run(prelude, config, args.grace)?)
+    Ok(machine::run(prelude, config, args.grace, args.console_limit)?)
 }
 
 /// Why there is no machine, or no more.

@@ -1,9 +1,10 @@
+use std::fs::File;
 use std::io::{Read, pipe};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::testing::CountingInterrupt;
+use crate::testing::{CountingInterrupt, TempPath};
 
 const DATA: u64 = 0;
 const IER: u64 = 1;
@@ -182,4 +183,53 @@ fn a_file_takes_everything() {
     let mut serial = Serial::new(Arc::new(CountingInterrupt::default()), Box::new(output));
     send(&mut serial, b"to the log");
     assert_eq!(std::fs::read(path.as_path()).unwrap(), b"to the log");
+}
+
+#[test]
+fn a_bounded_file_keeps_the_end_and_never_grows_beyond_its_limit() {
+    let path = TempPath::new("console");
+    for append in [false, true] {
+        for limit in [0, 4096, 5000, 200_000] {
+            std::fs::write(path.as_path(), "what was there\n").unwrap();
+            // As the agent opens it: for writing alone.
+            let file = File::options()
+                .write(!append)
+                .append(append)
+                .open(path.as_path())
+                .unwrap();
+            let mut console = BoundedFile::new(file, limit).unwrap();
+            let limit = limit.max(BoundedFile::LIMIT_MIN);
+            let mut written = b"what was there\n".to_vec();
+            for line in 0u64.. {
+                let text = format!("line {line}\n");
+                // A guest writes byte by byte, others at once.
+                match line % 3 {
+                    0 => text.bytes().for_each(|byte| console.write_all(&[byte]).unwrap()),
+                    _ => console.write_all(text.as_bytes()).unwrap(),
+                }
+                written.extend(text.bytes());
+                if line % 50 == 0 {
+                    let kept = std::fs::read(path.as_path()).unwrap();
+                    assert!(kept.len() as u64 <= limit, "{} of {limit}", kept.len());
+                    if written.len() as u64 > limit {
+                        let mark = b"left out]\n";
+                        let at = kept.windows(mark.len()).position(|bytes| bytes == mark).unwrap();
+                        let end = &kept[at + mark.len()..];
+                        assert!(
+                            written.ends_with(end) && end.len() as u64 >= (limit / 2).min(64 << 10) - 100
+                        );
+                    } else {
+                        assert_eq!(kept, written);
+                    }
+                }
+                if written.len() as u64 > 3 * limit {
+                    break;
+                }
+            }
+            let large = vec![b'x'; limit as usize * 2];
+            console.write_all(&large).unwrap();
+            let kept = std::fs::read(path.as_path()).unwrap();
+            assert!(kept.len() as u64 <= limit && kept.ends_with(&[b'x'; 1024]));
+        }
+    }
 }

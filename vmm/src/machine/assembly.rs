@@ -1,9 +1,7 @@
 //! From a configuration to a machine that is ready to run. The one path on which machines come to be.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use secovia_devices::bus::{Bus, SharedDevice};
@@ -12,7 +10,7 @@ use secovia_devices::interrupt::{Interrupt, MsiSink};
 use secovia_devices::ioapic::{IoapicDevice, IoapicPin};
 use secovia_devices::power::{AcpiPower, I8042};
 use secovia_devices::pvpanic::PvPanic;
-use secovia_devices::serial::{PatientWriter, Serial};
+use secovia_devices::serial::Serial;
 use secovia_devices::virtio::mmio::MmioTransport;
 use secovia_devices::vmgenid::VmGenId;
 use vm_memory::GuestAddress;
@@ -28,9 +26,6 @@ use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
 use crate::vcpu::entry;
 use crate::vcpu::thread::Buses;
 use crate::{layout, memory};
-
-/// How long a vCPU waits for a reader of the console that does not keep up, before bytes are lost.
-const CONSOLE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A machine that is ready to run.
 pub(super) struct Assembly {
@@ -53,6 +48,7 @@ pub(super) fn boot(
     questions: Result<Questions, KvmError>,
     config: VmConfig,
     landlock: Landlock,
+    console: Box<dyn Write + Send>,
 ) -> Result<Assembly, MachineError> {
     // What the configuration may be wrong about comes first, before anything is made.
     let inventory = inventory::list(config.disks, config.networks, config.vsock, config.entropy);
@@ -78,7 +74,7 @@ pub(super) fn boot(
         .collect::<Result<Vec<_>, _>>()?;
 
     let mut board = Board::new(vm.clone());
-    let Driven { serial, events } = board.fixed_devices()?;
+    let Driven { serial, events } = board.fixed_devices(console)?;
     let mut transports = Vec::with_capacity(devices.len());
     for (device, slot) in devices.into_iter().zip(slots) {
         let transport = MmioTransport::new(device, memory.clone(), board.pin(slot.pin)).map_err(assembly)?;
@@ -172,11 +168,8 @@ impl Board {
     }
 
     /// What every machine has.
-    fn fixed_devices(&mut self) -> Result<Driven, MachineError> {
-        let output = std::io::stdout().as_fd().try_clone_to_owned();
-        let output = File::from(output.map_err(MachineError::host("take standard output for the console"))?);
-        let output = Box::new(PatientWriter::new(output, CONSOLE_PATIENCE));
-        let serial = Arc::new(Mutex::new(Serial::new(self.pin(Serial::COM1_IRQ), output)));
+    fn fixed_devices(&mut self, console: Box<dyn Write + Send>) -> Result<Driven, MachineError> {
+        let serial = Arc::new(Mutex::new(Serial::new(self.pin(Serial::COM1_IRQ), console)));
         let events = Arc::new(Mutex::new(Ged::new(self.pin(layout::EVENTS_PIN))));
         let power = Arc::new(Mutex::new(AcpiPower::new()));
         let keyboard = Arc::new(Mutex::new(I8042::new()));

@@ -1,15 +1,36 @@
-//! Standard input on its way to the serial port.
+//! Standard output from the serial port, and standard input on its way to it.
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events};
-use secovia_devices::serial::Serial;
+use secovia_devices::serial::{BoundedFile, PatientWriter, Serial};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::error::MachineError;
 
 /// The serial port takes no more at a time.
 const CHUNK: usize = 64;
+
+/// How long a vCPU waits for a reader of the console that does not keep up, before bytes are lost.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Standard output for the guest's console. A file has no reader who empties it: it holds `limit` bytes, where that is
+/// given.
+pub(super) fn output(limit: Option<u64>) -> Result<Box<dyn Write + Send>, MachineError> {
+    let open = || {
+        let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let bounded = limit.filter(|_| output.metadata().is_ok_and(|metadata| metadata.is_file()));
+        Ok::<Box<dyn Write + Send>, io::Error>(match bounded {
+            Some(limit) => Box::new(BoundedFile::new(output, limit)?),
+            None => Box::new(PatientWriter::new(output, PATIENCE)),
+        })
+    };
+    open().map_err(MachineError::host("take standard output for the console"))
+}
 
 /// The console's input. While the guest does not read, standard input is not watched: whoever types waits.
 pub(super) struct Console {

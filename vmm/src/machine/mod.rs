@@ -52,8 +52,14 @@ impl Prelude {
 
 /// Runs the machine to its end. `grace` is what the guest gets to power off after SIGTERM.
 ///
-/// Takes standard input and output for the serial console.
-pub fn run(prelude: Prelude, config: VmConfig, grace: Duration) -> Result<Exit, MachineError> {
+/// Takes standard input and output for the serial console. Where that is a file, it holds at most `console_limit` bytes of
+/// what the guest writes.
+pub fn run(
+    prelude: Prelude,
+    config: VmConfig,
+    grace: Duration,
+    console_limit: Option<u64>,
+) -> Result<Exit, MachineError> {
     let Prelude {
         signals,
         questions,
@@ -69,7 +75,7 @@ pub fn run(prelude: Prelude, config: VmConfig, grace: Duration) -> Result<Exit, 
         serial,
         events,
         transports,
-    } = assembly::boot(questions, config, landlock)?;
+    } = assembly::boot(questions, config, landlock, console::output(console_limit)?)?;
     let ending = FirstEnding::new().map_err(MachineError::host("make the event that ends the machine"))?;
     let listener: Arc<dyn Listener> = ending.clone();
 

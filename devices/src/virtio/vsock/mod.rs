@@ -12,6 +12,7 @@
 //! # Bounds
 //! - [`MAX_STREAMS`] streams. Beyond, the guest's requests are reset and the host's clients closed. Each stream has
 //!   one descriptor.
+//!   In all they keep 32 MiB at most, which the host sets aside for a machine beyond its memory.
 //! - 128 KiB a stream of bytes that came from the guest and that the host's side did not take yet; that is the
 //!   credit the guest gets, and a stream that ignores it is reset. Nothing is kept of the other direction: bytes
 //!   stay in the socket until the guest gives a buffer and credit.
@@ -38,7 +39,7 @@ use std::path::PathBuf;
 pub use device::Vsock;
 
 /// The streams that can be open at a time, those included whose last bytes the host has not taken yet.
-pub const MAX_STREAMS: usize = 1024;
+pub const MAX_STREAMS: usize = 256;
 
 /// Why there is no vsock device.
 #[derive(Debug, thiserror::Error)]
