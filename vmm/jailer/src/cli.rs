@@ -51,7 +51,8 @@ second hard link. The VMM is run as /EXEC-NAME --id ID VMM-ARGUMENT...; where th
 environment is empty, its folder is /, it has no capabilities.
 
 Exit status: that of the VMM, which takes this process's place; with --new-pid-ns 0 once the VMM runs. 1 a step failed:
-one line says which, on what, and what to do, and what was made is gone again. 2 wrong command line.
+one line says which, on what, and what to do, and what was made is gone again (with --new-pid-ns the process, if it was
+started, is a dead child of the jailer's parent, which waits for it). 2 wrong command line.
 ";
 
 /// What is asked for.

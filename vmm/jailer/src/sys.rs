@@ -67,13 +67,17 @@ pub fn is_open(descriptor: RawFd) -> bool {
     unsafe { libc::fcntl(descriptor, libc::F_GETFD) != -1 }
 }
 
-/// Blocks every signal that can be blocked, for this thread and those that it starts.
-pub fn hold_signals() -> io::Result<()> {
-    let mut all = std::mem::MaybeUninit::uninit();
-    // SAFETY: `all` is filled before it is read; nothing is asked back.
+/// Blocks every signal that can be blocked, or none, for this thread and those that it starts.
+pub fn hold_signals(hold: bool) -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: `set` is filled before it is read; nothing is asked back.
     let result = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut())
+        if hold {
+            libc::sigfillset(set.as_mut_ptr());
+        } else {
+            libc::sigemptyset(set.as_mut_ptr());
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut())
     };
     match result {
         0 => Ok(()),

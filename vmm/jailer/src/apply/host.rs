@@ -18,7 +18,7 @@ const FIRST: i32 = 3;
 
 pub(super) fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {
     match step {
-        Step::HoldSignals => sys::hold_signals().map_err(Problem::os("report this")),
+        Step::HoldSignals => sys::hold_signals(true).map_err(Problem::os("report this")),
         Step::SetUmask => {
             rustix::process::umask(Mode::RWXG | Mode::RWXO);
             Ok(())

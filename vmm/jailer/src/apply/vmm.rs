@@ -81,7 +81,9 @@ fn apply(step: &Step, held: &mut Held, errors: &mut Option<OwnedFd>) -> Result<(
         }
         Step::Daemonize => daemonize(need(held.null.as_ref())?, errors),
         Step::Exec { program, arguments } => {
-            // Empties the signal mask too, and gives SIGPIPE its default back.
+            // A signal that was held back ends this process now, as it would end the VMM a moment later.
+            sys::hold_signals(false).map_err(Problem::os("report this"))?;
+            // Gives SIGPIPE its default back, which this program ignores.
             let error = Command::new(program).args(arguments).env_clear().exec();
             Err(Problem::os("give a static program with arguments that fit")(
                 error,
