@@ -21,7 +21,8 @@ usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--lo
                    [--console-limit BYTES]
        secovia-vmm --probe
 
-  --config-file FILE  the machine as JSON: boot-source, drives, network-interfaces, machine-config, vsock, entropy
+  --config-file FILE  the machine as JSON: boot-source, machine-config, drives, network-interfaces, balloon, vsock,
+                      entropy
   --no-api            run what the file describes and listen nowhere
   --id ID             the machine's name in messages: letters, digits and dashes, at most 64 [default: anonymous]
   --grace SECONDS     how long after SIGTERM the guest may take to power itself off [default: 10]

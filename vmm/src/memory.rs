@@ -2,7 +2,8 @@
 
 use std::{io, ptr};
 
-use secovia_devices::GuestMemory;
+use secovia_devices::virtio::balloon::Reclaim;
+use secovia_devices::{GuestMemory, GuestSlice};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap};
 
@@ -27,6 +28,8 @@ pub enum MemoryError {
     Arrange(#[from] vm_memory::GuestRegionCollectionError),
 }
 
+/// The size of a page.
+const PAGE: usize = 4096;
 /// The size of a huge page.
 const HUGE: usize = 2 << 20;
 const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -58,6 +61,27 @@ pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
         regions.extend(GuestRegionMmap::new(region, GuestAddress(start)));
     }
     Ok(GuestMemory::from_regions(regions)?)
+}
+
+/// Gives pages of the guest's memory back to the host.
+pub struct GiveBack;
+
+impl Reclaim for GiveBack {
+    fn reclaim(&self, slice: &GuestSlice<'_>) -> io::Result<()> {
+        let guard = slice.ptr_guard_mut();
+        let start = (guard.as_ptr() as usize).next_multiple_of(PAGE);
+        let end = (guard.as_ptr() as usize).saturating_add(guard.len()) / PAGE * PAGE;
+        let Some(length) = end.checked_sub(start).filter(|length| *length > 0) else {
+            return Ok(());
+        };
+        let start = guard.as_ptr().wrapping_add(start - guard.as_ptr() as usize);
+        // SAFETY: whole pages of the slice, which is guest memory: mapped by `create`, private and anonymous, so that its
+        // contents are zeroes from here on. The guest may change them at any time; nobody holds a reference to them.
+        match unsafe { libc::madvise(start.cast(), length, libc::MADV_DONTNEED) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 /// Maps memory at a multiple of the huge page size. Kernels before 6.7 do not do so by themselves.
@@ -114,6 +138,27 @@ mod tests {
         assert_eq!(ranges(128 << 20), [(0, 128 << 20)]);
         assert_eq!(ranges(3 << 30), [(0, 3 << 30)]);
         assert_eq!(ranges(4 << 30), [(0, 3 << 30), (4 << 30, 1 << 30)]);
+    }
+
+    #[test]
+    fn whole_pages_go_back_to_the_host() {
+        use vm_memory::{Bytes, GuestMemoryBackend};
+        let memory = create(8 << 20).unwrap();
+        memory.write_slice(&[1; 5 * PAGE], GuestAddress(0)).unwrap();
+        // Half of page 1 and page 4 each, and pages 2 and 3.
+        let slice = memory
+            .get_slice(GuestAddress(PAGE as u64 * 3 / 2), 3 * PAGE)
+            .unwrap();
+        GiveBack.reclaim(&slice).unwrap();
+        let mut contents = [0; 5 * PAGE];
+        memory.read_slice(&mut contents, GuestAddress(0)).unwrap();
+        for (page, byte) in [1, 1, 0, 0, 1].iter().enumerate() {
+            assert_eq!(contents[page * PAGE..][..PAGE], [*byte; PAGE], "page {page}");
+        }
+        // Less than a page is nothing.
+        let slice = memory.get_slice(GuestAddress(1), PAGE).unwrap();
+        GiveBack.reclaim(&slice).unwrap();
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(1)).unwrap(), 1);
     }
 
     #[test]

@@ -36,6 +36,11 @@ pub trait VirtioDevice: Send {
     /// The largest size of each queue, in descriptors, a power of two; its length is the number of queues.
     fn queue_max_sizes(&self) -> &[u16];
 
+    /// How many of the queues, from the first on, a driver sets up that accepted `features`; all, for most devices.
+    fn queues_needed(&self, _features: u64) -> usize {
+        self.queue_max_sizes().len()
+    }
+
     /// The device's own feature bits. The transport adds those of the ring and of itself (VERSION_1,
     /// RING_INDIRECT_DESC, RING_EVENT_IDX).
     fn features(&self) -> u64;

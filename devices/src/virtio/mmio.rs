@@ -91,7 +91,7 @@ pub struct Counters {
 /// [`Share`]), so that a thread which must not wait for a guest takes it with `try_lock`, and where that fails writes
 /// to [`again`](Self::again) and comes back.
 ///
-/// Every queue that the device has must be ready and lie inside of memory when the driver sets DRIVER_OK; else the
+/// Every queue that the device needs must be ready and lie inside of memory when the driver sets DRIVER_OK; else the
 /// device is not activated and asks for a reset.
 pub struct MmioTransport {
     device: Box<dyn VirtioDevice>,
@@ -256,7 +256,9 @@ impl MmioTransport {
 
     fn activate(&mut self) {
         let event_idx = self.registers.features() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
-        for (index, (queue, registers)) in self.queues.iter_mut().zip(self.registers.queues()).enumerate() {
+        let needed = self.device.queues_needed(self.registers.features());
+        let queues = self.queues.iter_mut().zip(self.registers.queues());
+        for (index, (queue, registers)) in queues.take(needed).enumerate() {
             if let Err(error) = set_up(queue, registers, event_idx, &self.memory) {
                 let error = QueueSetUp { index, error };
                 return self.fail(&error);

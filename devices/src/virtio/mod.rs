@@ -1,5 +1,6 @@
 //! Virtio 1.2, modern devices only.
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod device;

@@ -36,6 +36,11 @@ fn rng() {
 }
 
 #[test]
+fn balloon() {
+    run("balloon", &mut harness::balloon::BalloonTarget::default());
+}
+
+#[test]
 fn net() {
     let mut target = harness::net::NetTarget::default();
     let totals = run("net", &mut target);

@@ -19,6 +19,9 @@ pub struct VmSpec {
     /// vCPUs and memory.
     #[serde(default)]
     pub machine_config: MachineSpec,
+    /// The balloon, where the machine has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonSpec>,
     /// The socket device, where the machine has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockSpec>,
@@ -144,6 +147,22 @@ impl Default for MachineSpec {
             smt: false,
         }
     }
+}
+
+/// The balloon: memory that the guest does without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalloonSpec {
+    /// How much the guest gives back to the host, in MiB; at most what it has.
+    pub amount_mib: u32,
+    /// The guest may take memory back when it runs out of it.
+    pub deflate_on_oom: bool,
+    /// How often the guest is asked how its memory stands, in seconds; 0: never.
+    #[serde(default)]
+    pub stats_polling_interval_s: u16,
+    /// The guest tells of memory that it does not use, and that goes back to the host.
+    #[serde(default)]
+    pub free_page_reporting: bool,
 }
 
 /// The socket device and its end on the host.

@@ -66,7 +66,9 @@ pub enum ConfigError {
     DoubledMac { id: String, mac: String },
     #[error("network-interfaces.{id}.mtu: {mtu}; give at least {min}")]
     SmallMtu { id: String, mtu: u16, min: u16 },
-    #[error("drives, network-interfaces, vsock, entropy: {count} devices; at most {max} fit")]
+    #[error("balloon.amount_mib: {mib} MiB, the machine has {memory_mib}; give less")]
+    LargeBalloon { mib: u32, memory_mib: u64 },
+    #[error("drives, network-interfaces, balloon, vsock, entropy: {count} devices; at most {max} fit")]
     TooManyDevices { count: usize, max: usize },
     #[error("vsock.guest_cid: {cid} is reserved; give 3 to 4294967294")]
     ReservedCid { cid: u32 },

@@ -11,11 +11,13 @@ mod tests;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_devices::virtio::block::BlockConfig;
 use secovia_devices::virtio::net::NetConfig;
-use secovia_vmm_api::{BootSourceSpec, MachineSpec, VmSpec, VsockSpec};
+use secovia_vmm_api::{BalloonSpec, BootSourceSpec, MachineSpec, VmSpec, VsockSpec};
 
 use crate::boot::BootConfig;
 use crate::cpuid::Topology;
@@ -46,6 +48,8 @@ pub struct VmConfig {
     pub disks: Vec<BlockConfig>,
     /// Network interfaces.
     pub networks: Vec<NetConfig>,
+    /// The balloon.
+    pub balloon: Option<BalloonConfig>,
     /// The socket device.
     pub vsock: Option<VsockConfig>,
     /// The entropy device, and its limit.
@@ -67,6 +71,7 @@ impl VmConfig {
         let (topology, memory) = machine(&spec.machine_config, host_memory)?;
         let devices = spec.drives.len()
             + spec.network_interfaces.len()
+            + usize::from(spec.balloon.is_some())
             + usize::from(spec.vsock.is_some())
             + usize::from(spec.entropy.is_some());
         if devices > layout::VIRTIO_MAX {
@@ -77,6 +82,7 @@ impl VmConfig {
         }
         let drives = drives::check(spec.drives)?;
         let boot = boot(spec.boot_source, drives.root_args.as_deref())?;
+        let balloon = spec.balloon.map(|spec| balloon(spec, memory)).transpose()?;
         let vsock = spec.vsock.map(vsock).transpose()?;
         Ok(Self {
             topology,
@@ -84,6 +90,7 @@ impl VmConfig {
             boot,
             disks: drives.disks,
             networks: networks::check(spec.network_interfaces)?,
+            balloon,
             vsock,
             entropy: spec.entropy.map(|spec| limits::limit(spec.rate_limiter)),
         })
@@ -159,6 +166,22 @@ fn open(field: &'static str, path: &Path) -> Result<File, ConfigError> {
     } else {
         Err(fault(error::FileFault::NotAFile))
     }
+}
+
+fn balloon(spec: BalloonSpec, memory: u64) -> Result<BalloonConfig, ConfigError> {
+    let mib = spec.amount_mib;
+    let memory_mib = memory >> 20;
+    if u64::from(mib) > memory_mib {
+        return Err(ConfigError::LargeBalloon { mib, memory_mib });
+    }
+    let interval = spec.stats_polling_interval_s;
+    Ok(BalloonConfig {
+        // 256 pages of 4 KiB. More than 2^32 of them no host has.
+        pages: mib.saturating_mul(256),
+        deflate_on_oom: spec.deflate_on_oom,
+        statistics_interval: (interval > 0).then(|| Duration::from_secs(interval.into())),
+        reporting: spec.free_page_reporting,
+    })
 }
 
 fn vsock(spec: VsockSpec) -> Result<VsockConfig, ConfigError> {

@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
 use secovia_vmm_api::{
-    BootSourceSpec, DriveSpec, EntropySpec, NetworkInterfaceSpec, RateLimiterSpec, TokenBucketSpec,
+    BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, NetworkInterfaceSpec, RateLimiterSpec,
+    TokenBucketSpec,
 };
 
 use super::*;
@@ -78,7 +79,16 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
 #[test]
 fn what_is_wrong_is_named_with_its_remedy() {
     type Change = fn(&mut VmSpec);
-    let cases: [(Change, &str); 20] = [
+    let cases: [(Change, &str); 21] = [
+        (
+            |s| {
+                s.balloon = Some(BalloonSpec {
+                    amount_mib: 129,
+                    ..BalloonSpec::default()
+                });
+            },
+            "balloon.amount_mib: 129 MiB, the machine has 128; give less",
+        ),
         (
             |s| s.machine_config.vcpu_count = 0,
             "machine-config.vcpu_count: 0; give 1 to 32",
@@ -185,7 +195,7 @@ fn more_devices_than_pins_are_refused() {
     let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
     assert_eq!(
         message,
-        "drives, network-interfaces, vsock, entropy: 19 devices; at most 18 fit"
+        "drives, network-interfaces, balloon, vsock, entropy: 19 devices; at most 18 fit"
     );
 }
 
@@ -308,4 +318,25 @@ fn what_is_wrong_with_a_network_interface_is_named() {
         &|s| s.mtu = Some(67),
         "network-interfaces.b.mtu: 67; give at least 68",
     );
+}
+
+#[test]
+fn a_balloon_may_take_all_there_is() {
+    let mut spec = spec();
+    spec.balloon = Some(BalloonSpec {
+        amount_mib: 128,
+        deflate_on_oom: true,
+        stats_polling_interval_s: 3,
+        free_page_reporting: true,
+    });
+    let expected = BalloonConfig {
+        pages: 32768,
+        deflate_on_oom: true,
+        statistics_interval: Some(Duration::from_secs(3)),
+        reporting: true,
+    };
+    assert_eq!(VmConfig::new(spec.clone(), HOST).unwrap().balloon, Some(expected));
+    spec.balloon.as_mut().unwrap().stats_polling_interval_s = 0;
+    let balloon = VmConfig::new(spec, HOST).unwrap().balloon.unwrap();
+    assert_eq!(balloon.statistics_interval, None);
 }

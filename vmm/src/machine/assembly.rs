@@ -46,12 +46,12 @@ struct Driven {
 /// Gives up all rights to files but those of `config`, and builds the machine that it describes, with its kernel loaded and its first vCPU at the kernel's entry.
 pub(super) fn boot(
     questions: Result<Questions, KvmError>,
-    config: VmConfig,
+    mut config: VmConfig,
     landlock: Landlock,
     console: Box<dyn Write + Send>,
 ) -> Result<Assembly, MachineError> {
     // What the configuration may be wrong about comes first, before anything is made.
-    let inventory = inventory::list(config.disks, config.networks, config.vsock, config.entropy);
+    let inventory = inventory::list(&mut config);
     landlock.restrict(inventory.iter().filter_map(Item::rights))?;
     let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
 

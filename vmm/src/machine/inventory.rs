@@ -1,7 +1,10 @@
 //! The virtio devices of a machine: which there are, in which order, and where. A new kind of device joins here.
 
+use std::mem;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::virtio::balloon::{Balloon, BalloonConfig};
 use secovia_devices::virtio::block::{Block, BlockConfig};
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::net::{Net, NetConfig};
@@ -10,9 +13,10 @@ use secovia_devices::virtio::vsock::Vsock;
 
 use super::error::MachineError;
 use crate::acpi::VirtioSlot;
-use crate::config::VsockConfig;
+use crate::config::{VmConfig, VsockConfig};
 use crate::confine::Right;
 use crate::layout;
+use crate::memory::GiveBack;
 
 /// One virtio device, as configured.
 #[derive(Debug)]
@@ -21,25 +25,23 @@ pub(super) enum Item {
     Disk(BlockConfig),
     /// A network interface.
     Network(NetConfig),
+    /// The balloon.
+    Balloon(BalloonConfig),
     /// The socket device.
     Vsock(VsockConfig),
     /// The entropy device, with its limit.
     Entropy(LimiterConfig),
 }
 
-/// All devices, each kind in the order of their names in the guest.
-pub(super) fn list(
-    disks: Vec<BlockConfig>,
-    networks: Vec<NetConfig>,
-    vsock: Option<VsockConfig>,
-    entropy: Option<LimiterConfig>,
-) -> Vec<Item> {
-    let disks = disks.into_iter().map(Item::Disk);
-    let networks = networks.into_iter().map(Item::Network);
+/// All devices of a configuration, which gives them up; each kind in the order of their names in the guest.
+pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
+    let disks = mem::take(&mut config.disks).into_iter().map(Item::Disk);
+    let networks = mem::take(&mut config.networks).into_iter().map(Item::Network);
     disks
         .chain(networks)
-        .chain(vsock.map(Item::Vsock))
-        .chain(entropy.map(Item::Entropy))
+        .chain(config.balloon.take().map(Item::Balloon))
+        .chain(config.vsock.take().map(Item::Vsock))
+        .chain(config.entropy.take().map(Item::Entropy))
         .collect()
 }
 
@@ -60,7 +62,7 @@ impl Item {
             // Also those of the host's services, which lie beside it.
             Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
             Self::Network(_) => Some(Right::Device(NetConfig::DRIVER.into())),
-            Self::Entropy(_) => None,
+            Self::Balloon(_) | Self::Entropy(_) => None,
         }
     }
 
@@ -83,6 +85,12 @@ impl Item {
                 Err(error) => Err(device(
                     format!("network-interfaces.{}.host_dev_name", config.id),
                     &error,
+                )),
+            },
+            Self::Balloon(config) => match Balloon::new(config, Box::new(GiveBack)) {
+                Ok(balloon) => Ok(Box::new(balloon)),
+                Err(error) => Err(MachineError::host("make a timer and an event for the balloon")(
+                    error,
                 )),
             },
             Self::Entropy(limit) => match Rng::new(limit) {

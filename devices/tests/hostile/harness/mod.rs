@@ -11,6 +11,7 @@
 )]
 
 pub mod arena;
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod driver;

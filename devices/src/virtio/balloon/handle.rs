@@ -1,0 +1,86 @@
+//! The machine's end of a balloon.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::config::BalloonConfig;
+use super::statistics::BalloonStatistics;
+
+/// By which the machine sets a balloon's target and reads what the guest says. Any thread may use it; the device learns
+/// of it on the event loop's. Copies are one handle.
+#[derive(Debug, Clone)]
+pub struct BalloonHandle(Arc<Shared>);
+
+/// What both ends know.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) target: AtomicU32,
+    /// By the driver's word.
+    pub(super) actual: AtomicU32,
+    /// In milliseconds.
+    interval: AtomicU64,
+    statistics: Mutex<BalloonStatistics>,
+    /// Readable when `target` has changed. It is watched edge-triggered, and never read.
+    pub(super) wake: EventFd,
+}
+
+impl BalloonHandle {
+    pub(super) fn new(config: &BalloonConfig) -> io::Result<Self> {
+        let interval = config.statistics_interval.unwrap_or(Duration::MAX);
+        Ok(Self(Arc::new(Shared {
+            target: AtomicU32::new(config.pages),
+            actual: AtomicU32::new(0),
+            interval: AtomicU64::new(milliseconds(interval)),
+            statistics: Mutex::default(),
+            wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+        })))
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    /// How many pages of 4 KiB the guest should do without.
+    pub fn target(&self) -> u32 {
+        self.0.target.load(Ordering::Relaxed)
+    }
+
+    /// Sets the target; the guest is told at once, and follows as far as it can.
+    pub fn set_target(&self, pages: u32) -> io::Result<()> {
+        self.0.target.store(pages, Ordering::Release);
+        self.0.wake.write(1)
+    }
+
+    /// How many pages the guest says it does without. It may lie; what the host has back, the host knows best.
+    pub fn actual(&self) -> u32 {
+        self.0.actual.load(Ordering::Relaxed)
+    }
+
+    /// What the guest said last of its memory.
+    pub fn statistics(&self) -> BalloonStatistics {
+        *self.0.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often the guest is asked, from the next answer on. Of use only where statistics were switched on at the start.
+    pub fn set_statistics_interval(&self, interval: Duration) {
+        self.0.interval.store(milliseconds(interval), Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_statistics(&self, statistics: BalloonStatistics) {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
+    }
+}
+
+fn milliseconds(interval: Duration) -> u64 {
+    u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1)
+}
