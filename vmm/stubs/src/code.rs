@@ -36,11 +36,18 @@ guest! {
     net_echo stub_net_echo stub_net_echo_end;
     second_cpu stub_second_cpu stub_second_cpu_end;
     nothing_there stub_nothing_there stub_nothing_there_end;
+    serial_flood stub_serial_flood stub_serial_flood_end;
+    notify_storm stub_notify_storm stub_notify_storm_end;
+    interrupt_storm stub_interrupt_storm stub_interrupt_storm_end;
+    disk_flood stub_disk_flood stub_disk_flood_end;
+    vsock_flood stub_vsock_flood stub_vsock_flood_end;
     pvh_to_long stub_pvh_to_long stub_pvh_to_long_end;
 }
 
 global_asm!(
+    // The macros of the first are used by the second.
     include_str!("guests.s"),
+    include_str!("storms.s"),
     serial = const SERIAL,
     keyboard = const KEYBOARD,
     reset = const RESET,

@@ -44,6 +44,18 @@ pub const NET_ECHO: Guest = Guest::new("net-echo", code::net_echo);
 pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
 /// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
 pub const NOTHING_THERE: Guest = Guest::new("nothing-there", code::nothing_there);
+/// Prints `ready\n`, then writes to the serial port for ever.
+pub const SERIAL_FLOOD: Guest = Guest::new("serial-flood", code::serial_flood);
+/// Prints `ready\n`, then breaks the first virtio device, a disk, and resets it, with as many notifications and accesses
+/// that make no sense as it can, for ever.
+pub const NOTIFY_STORM: Guest = Guest::new("notify-storm", code::notify_storm);
+/// Asks for the disk's next interrupt in the handler of the last, for ever; prints `ready\n` at the hundredth.
+pub const INTERRUPT_STORM: Guest = Guest::new("interrupt-storm", code::interrupt_storm);
+/// Prints `ready\n`, then reads megabytes from the disk for ever: the second vCPU keeps the queue full, the first notifies.
+pub const DISK_FLOOD: Guest = Guest::new("disk-flood", code::disk_flood);
+/// Prints `ready\n`, then opens one connection after the other to port 99 of the host; the machine has a socket device
+/// and no disk.
+pub const VSOCK_FLOOD: Guest = Guest::new("vsock-flood", code::vsock_flood);
 
 impl Guest {
     const fn new(name: &'static str, code: fn() -> &'static [u8]) -> Self {
@@ -90,6 +102,11 @@ mod tests {
             NET_ECHO,
             SECOND_CPU,
             NOTHING_THERE,
+            SERIAL_FLOOD,
+            NOTIFY_STORM,
+            INTERRUPT_STORM,
+            DISK_FLOOD,
+            VSOCK_FLOOD,
         ] {
             let code = (guest.code)();
             assert!(

@@ -128,8 +128,17 @@ impl Machine {
         self.start_text(&self.spec.to_string())
     }
 
+    /// Starts the VMM with the guest's console on `output`.
+    pub(crate) fn start_to(&self, output: Stdio) -> Running {
+        self.start_text_to(&self.spec.to_string(), output)
+    }
+
     /// Starts the VMM with a configuration file of this text.
     pub(crate) fn start_text(&self, config: &str) -> Running {
+        self.start_text_to(config, Stdio::piped())
+    }
+
+    fn start_text_to(&self, config: &str, output: Stdio) -> Running {
         let file = self.folder.join("vm.json");
         fs::write(&file, config).unwrap();
         let started = Instant::now();
@@ -139,7 +148,7 @@ impl Machine {
             .arg("--no-api")
             .args(&self.arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -209,12 +218,10 @@ impl Running {
     pub(crate) fn end(mut self) -> Outcome {
         drop(self.child.stdin.take());
         let (mut output, mut errors) = (std::mem::take(&mut self.seen), String::new());
-        self.child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_end(&mut output)
-            .unwrap();
+        // None where the console goes elsewhere.
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout.read_to_end(&mut output).unwrap();
+        }
         self.child
             .stderr
             .take()
