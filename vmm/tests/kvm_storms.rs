@@ -115,8 +115,8 @@ fn an_interrupt_storm_does_not_hold_the_machine() {
     );
 }
 
-/// The queue never is empty: without an end to each call the first vCPU would be in the first one for ever, and hold the
-/// device.
+/// The queue is empty only when the host lets the second vCPU wait: without an end to each call the first would be back
+/// from it by chance alone. (That each call has an end, the devices' own tests show.)
 #[test]
 fn a_disk_queue_that_is_always_full_does_not_hold_the_machine() {
     if !kvm() {

@@ -8,7 +8,13 @@ use secovia_agent::config::Config;
 libfuzzer_sys::fuzz_target!(|text: &str| {
     match Config::parse(Path::new("agent.toml"), text) {
         Ok(config) => {
-            for path in [&config.state_dir, &config.runtime_dir, &config.vmm, &config.kernel, &config.initrd] {
+            for path in [
+                &config.state_dir,
+                &config.runtime_dir,
+                &config.vmm,
+                &config.kernel,
+                &config.initrd,
+            ] {
                 assert!(path.is_absolute(), "{path:?}");
             }
             assert!((1_000..=86_400_000).contains(&config.boot_timeout_ms));
@@ -16,7 +22,10 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         }
         Err(error) => {
             let error = error.to_string();
-            assert!(error.starts_with("configuration agent.toml") && !error.contains('\n'), "{error}");
+            assert!(
+                error.starts_with("configuration agent.toml") && !error.contains('\n'),
+                "{error}"
+            );
         }
     }
 });

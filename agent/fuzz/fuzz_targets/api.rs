@@ -37,7 +37,9 @@ struct World {
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     // In memory where that can be had: each change of a record waits until it is durable.
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let dir = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory");
     let path = dir.path().display();
     let text = format!(
         "state_dir = '{path}/state'\nruntime_dir = '{path}/run'\nvmm = '/bin/false'\n\
@@ -59,9 +61,16 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 /// One request and its answer; `None` where it waits for something that does not happen.
 async fn ask(request: Request<Body>) -> Option<(StatusCode, Vec<u8>)> {
     let answer = async {
-        let response = WORLD.router.clone().oneshot(request).await.expect("the router never fails");
+        let response = WORLD
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("the router never fails");
         let status = response.status();
-        let body = to_bytes(response.into_body(), ANSWER).await.expect("an answer of bounded length");
+        let body = to_bytes(response.into_body(), ANSWER)
+            .await
+            .expect("an answer of bounded length");
         (status, body.to_vec())
     };
     timeout(PATIENCE, answer).await.ok()
@@ -77,16 +86,24 @@ fn request(text: &[u8]) -> Option<Request<Body>> {
     for word in words {
         match word {
             "upgrade" => {
-                request = request.header("connection", "upgrade").header("upgrade", "secovia-guest/1");
+                request = request
+                    .header("connection", "upgrade")
+                    .header("upgrade", "secovia-guest/1");
             }
             _ => kind = "text/plain",
         }
     }
-    request.header("content-type", kind).body(Body::from(body.to_vec())).ok()
+    request
+        .header("content-type", kind)
+        .body(Body::from(body.to_vec()))
+        .ok()
 }
 
 fn plain(method: &str, target: &str, body: String) -> Request<Body> {
-    let request = Request::builder().method(method).uri(target).header("content-type", "application/json");
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("content-type", "application/json");
     request.body(Body::from(body)).expect("a request")
 }
 
@@ -111,11 +128,18 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             }
         }
         // Each input begins with an empty node.
-        let (_, list) = ask(plain("GET", "/v1/vms?all=true", String::new())).await.expect("a list comes at once");
+        let (_, list) = ask(plain("GET", "/v1/vms?all=true", String::new()))
+            .await
+            .expect("a list comes at once");
         let vms: Vec<Vm> = serde_json::from_slice(&list).expect("a list of VMs");
         for vm in vms {
             let target = format!("/v1/vms/{}?force=true", vm.id);
-            let gone = runtime().spawn(world.router.clone().oneshot(plain("DELETE", &target, String::new())));
+            let gone = runtime().spawn(
+                world
+                    .router
+                    .clone()
+                    .oneshot(plain("DELETE", &target, String::new())),
+            );
             let answer = gone.await.expect("no panic").expect("the router never fails");
             assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{}", vm.id);
         }

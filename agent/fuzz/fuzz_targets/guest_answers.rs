@@ -59,7 +59,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         let (_, seen) = tokio::join!(hostile_guest(&listener, answer, piece), agent);
         // What the agent believes is what was said, after the greeting.
         if let Some(seen) = seen {
-            let greeting = answer.iter().position(|byte| *byte == b'\n').expect("there was a greeting");
+            let greeting = answer
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .expect("there was a greeting");
             assert_eq!(seen, decode(&answer[greeting + 1..]));
         }
         // The agent relays sessions; of these it reads the first frame alone.

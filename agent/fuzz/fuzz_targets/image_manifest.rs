@@ -22,9 +22,17 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     match read_manifest(path, "do something") {
         Ok(manifest) => {
             let name = &manifest.name;
-            assert!(!name.is_empty() && !name.contains('/') && !name.starts_with('.'), "{name:?}");
+            assert!(
+                !name.is_empty() && !name.contains('/') && !name.starts_with('.'),
+                "{name:?}"
+            );
             assert_eq!(manifest.digest.len(), "sha256:".len() + 64);
-            assert!(manifest.command.first().is_some_and(|program| !program.is_empty()));
+            assert!(
+                manifest
+                    .command
+                    .first()
+                    .is_some_and(|program| !program.is_empty())
+            );
             let text = serde_json::to_vec(&manifest).expect("a manifest can be written");
             let again: Manifest = serde_json::from_slice(&text).expect("what was written can be read");
             assert_eq!(again, manifest);

@@ -32,7 +32,10 @@ static OFF: AtomicBool = AtomicBool::new(false);
 
 impl Machine for Native {
     fn set_hostname(&self, name: &str) -> std::io::Result<()> {
-        assert!(!name.is_empty() && name.len() <= 64 && name.is_ascii(), "{name:?}");
+        assert!(
+            !name.is_empty() && name.len() <= 64 && name.is_ascii(),
+            "{name:?}"
+        );
         Ok(())
     }
 
@@ -47,8 +50,14 @@ impl Machine for Native {
 
 fn is_harmless(process: &ProcessSpec) -> bool {
     // `cat` with arguments opens files, and a relative name may be found anywhere.
-    let plain = process.argv.first().is_none_or(|program| HARMLESS.contains(&program.as_str()));
-    plain && process.argv.len() <= 1 && !process.env.contains_key("PATH") && process.env.len() < 16
+    let plain = process
+        .argv
+        .first()
+        .is_none_or(|program| HARMLESS.contains(&program.as_str()));
+    plain
+        && process.argv.len() <= 1
+        && !process.env.contains_key("PATH")
+        && process.env.len() < 16
         && !process.env.keys().any(|name| name.starts_with("LD_"))
 }
 
@@ -58,7 +67,9 @@ fn may_happen(bytes: &[u8]) -> bool {
     decoder.push(bytes);
     let mut frames = std::iter::from_fn(|| decoder.next_frame().ok().flatten());
     frames.all(|frame| match frame {
-        Frame::Request(Request::Start(WorkloadSpec { process, .. }) | Request::Exec(process)) => is_harmless(&process),
+        Frame::Request(Request::Start(WorkloadSpec { process, .. }) | Request::Exec(process)) => {
+            is_harmless(&process)
+        }
         Frame::Request(Request::Shutdown { grace_ms }) => grace_ms <= GRACE_MS,
         _ => true,
     })
@@ -77,7 +88,11 @@ fn listen(mut socket: &UnixStream) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => panic!("the guest says nothing and does not hang up: {error}"),
         }
-        while decoder.next_frame().expect("the guest speaks the protocol").is_some() {}
+        while decoder
+            .next_frame()
+            .expect("the guest speaks the protocol")
+            .is_some()
+        {}
     }
 }
 

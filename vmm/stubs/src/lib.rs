@@ -51,7 +51,8 @@ pub const SERIAL_FLOOD: Guest = Guest::new("serial-flood", code::serial_flood);
 pub const NOTIFY_STORM: Guest = Guest::new("notify-storm", code::notify_storm);
 /// Asks for the disk's next interrupt in the handler of the last, for ever; prints `ready\n` at the hundredth.
 pub const INTERRUPT_STORM: Guest = Guest::new("interrupt-storm", code::interrupt_storm);
-/// Prints `ready\n`, then reads megabytes from the disk for ever: the second vCPU keeps the queue full, the first notifies.
+/// Reads megabytes from the disk for ever: the second vCPU keeps the queue full, the first notifies. Prints `ready\n` when
+/// it is back from the first notification.
 pub const DISK_FLOOD: Guest = Guest::new("disk-flood", code::disk_flood);
 /// Prints `ready\n`, then opens one connection after the other to port 99 of the host; the machine has a socket device
 /// and no disk.

@@ -116,9 +116,11 @@ stub_disk_flood:
     mov eax, 0x4604
     wrmsr
     wrmsr
-# Until the second has begun.
+# Until the second has begun. The first notification comes back although the queue never is empty.
 3:  cmp word ptr [0x51002], 0
     je 3b
+    mov edi, {virtio}
+    mov dword ptr [rdi + 0x50], 0
     PRINT 9f, 6
     mov edi, {virtio}
 4:  mov dword ptr [rdi + 0x50], 0
@@ -130,7 +132,7 @@ stub_disk_flood:
 6:  mov ax, [0x1002]
     mov bx, ax
     sub bx, [0x2002]
-    cmp bx, 4
+    cmp bx, 250
     jae 6b
     inc ax
     mov [0x1002], ax
@@ -140,7 +142,7 @@ stub_disk_flood:
     .long 0x70, 0, 0x70, 1, 0x70, 3
     .long 0x24, 0, 0x20, 0, 0x24, 1, 0x20, 1
     .long 0x70, 11
-    .long 0x30, 0, 0x38, 8
+    .long 0x30, 0, 0x38, 256
     .long 0x80, 0x50000, 0x84, 0, 0x90, 0x51000, 0x94, 0, 0xa0, 0x52000, 0xa4, 0, 0x44, 1
     .long 0x70, 15, 0xffff
 9:  .ascii "ready\n"
