@@ -108,8 +108,9 @@ fn plain(method: &str, target: &str, body: String) -> Request<Body> {
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    // Made outside of the runtime, which it uses itself.
+    let world = &*WORLD;
     runtime().block_on(async {
-        let world = &*WORLD;
         if !world.dir.path().join("state/images/base").exists() {
             let path = world.dir.path().join("image");
             let body = format!(r#"{{"path":"{}"}}"#, path.display());
