@@ -1,5 +1,6 @@
 //! A machine's files: stub kernel, disk, configuration, in a folder of their own that goes when it is dropped.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use super::job::Error;
 /// The size of the machine that is measured.
 pub(super) const MEMORY_MIB: u64 = 128;
 const DISK_BYTES: u64 = 16 << 20;
+/// The jailed machine's user and group, who are nobody's.
+const UID: &str = "899999";
 
 /// The folder.
 pub(super) struct Files {
@@ -28,6 +31,12 @@ impl Files {
         fs::write(&kernel, guest.elf()).map_err(Error::host("write the stub kernel"))?;
         let file = fs::File::create(&disk).map_err(Error::host("create the disk"))?;
         file.set_len(DISK_BYTES).map_err(Error::host("size the disk"))?;
+        files.configure("vm.json", kernel, disk)?;
+        Ok(files)
+    }
+
+    /// Writes a configuration with these paths.
+    fn configure(&self, name: &str, kernel: PathBuf, disk: PathBuf) -> Result<PathBuf, Error> {
         let spec = VmSpec {
             boot_source: BootSourceSpec {
                 kernel_image_path: kernel,
@@ -45,22 +54,97 @@ impl Files {
             },
             ..VmSpec::default()
         };
-        fs::write(files.config(), serde_json::to_vec(&spec)?)
-            .map_err(Error::host("write the configuration"))?;
-        Ok(files)
+        let path = self.folder.join(name);
+        fs::write(&path, serde_json::to_vec(&spec)?).map_err(Error::host("write the configuration"))?;
+        Ok(path)
     }
 
     fn config(&self) -> PathBuf {
         self.folder.join("vm.json")
     }
 
-    /// The command line that runs the machine.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let config = self.config().display().to_string();
-        ["--config-file", &config, "--no-api", "--id", "bench"]
-            .map(String::from)
-            .to_vec()
+    /// A jail for the same machine.
+    pub(super) fn jail(&self, vmm: &Path) -> Result<Jail, Error> {
+        let config = self.configure("jailed.json", "/kernel".into(), "/disk".into())?;
+        Ok(Jail {
+            vmm: vmm.to_owned(),
+            base: self.folder.join("jails"),
+            grants: [
+                grant(&config, "vm.json"),
+                grant(&self.folder.join("kernel"), "kernel"),
+                grant(&self.folder.join("disk"), "disk:rw"),
+            ],
+        })
     }
+
+    /// The command line that runs the machine.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let config = self.config().into_os_string();
+        let rest = ["--no-api", "--id", "bench"].map(OsString::from);
+        ["--config-file".into(), config].into_iter().chain(rest).collect()
+    }
+}
+
+/// The machine's words for the jailer, and where it is while it runs.
+pub(super) struct Jail {
+    vmm: PathBuf,
+    base: PathBuf,
+    grants: [OsString; 3],
+}
+
+impl Jail {
+    /// The jailer's command line: a process of its own, as the agent starts it.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let fixed = [
+            "--id",
+            "bench",
+            "--uid",
+            UID,
+            "--gid",
+            UID,
+            "--new-pid-ns",
+            "--exec-file",
+        ];
+        let mut arguments: Vec<OsString> = fixed.map(OsString::from).to_vec();
+        arguments.extend([
+            self.vmm.clone().into(),
+            "--chroot-base-dir".into(),
+            self.base.clone().into(),
+        ]);
+        arguments.extend(
+            self.grants
+                .iter()
+                .flat_map(|grant| ["--file".into(), grant.clone()]),
+        );
+        arguments.extend(["--", "--config-file", "/vm.json", "--no-api"].map(OsString::from));
+        arguments
+    }
+
+    /// The process that the machine runs in.
+    pub(super) fn process(&self) -> Result<i32, Error> {
+        let path = self.machine().join("vmm.pid");
+        let text = fs::read_to_string(&path).map_err(Error::host(format!("read {}", path.display())))?;
+        text.trim_end().parse().map_err(|_| Error::Program {
+            program: "secovia-jailer".into(),
+            reason: format!("it wrote {text:?} as the process's ID"),
+        })
+    }
+
+    /// Removes what is left of the machine.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        fs::remove_dir_all(self.machine()).map_err(Error::host("remove the jail"))
+    }
+
+    fn machine(&self) -> PathBuf {
+        self.base.join(name(&self.vmm)).join("bench")
+    }
+}
+
+fn grant(source: &Path, name: &str) -> OsString {
+    let mut grant = source.as_os_str().to_owned();
+    grant.push(":");
+    grant.push(name);
+    grant
 }
 
 impl Drop for Files {

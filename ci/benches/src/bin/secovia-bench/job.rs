@@ -30,6 +30,7 @@ impl Error {
 /// What was asked for.
 pub(super) struct Options {
     pub(super) vmm: PathBuf,
+    pub(super) jailer: PathBuf,
     pub(super) yardstick: PathBuf,
     pub(super) runs: usize,
     pub(super) json: bool,
