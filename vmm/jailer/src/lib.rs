@@ -25,7 +25,8 @@
 //!
 //! # Processes
 //! The main thread stays on the host, with all rights, to undo what was done. A second thread enters the jail, and in the
-//! end becomes the VMM: running a program from any thread ends the others and keeps the process's ID. With
+//! end becomes the VMM: running a program from any thread ends the others and keeps the process's ID. It makes its namespaces
+//! while the main thread works on the host, since those are the dearest steps (of the network above all). With
 //! `--new-pid-ns` the second thread starts one process, which becomes the VMM, and tells the caller what came of it.
 //!
 //! # Unsafe code

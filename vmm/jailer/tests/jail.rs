@@ -399,7 +399,7 @@ fn a_dry_run_touches_nothing() -> Outcome {
     let host = Host::new();
     let before = host.snapshot();
     for (words, start) in [
-        (&["--dry-run"][..], "on the host"),
+        (&["--dry-run"][..], "in this process"),
         (&["--dry-run", "--json"], "{"),
     ] {
         let output = host.command().args(words).output()?;

@@ -13,6 +13,8 @@ use super::undo::UndoLog;
 pub(super) struct Held {
     /// What is to be unmade.
     pub(super) undo: UndoLog,
+    /// Whether the host's steps are done.
+    pub(super) complete: bool,
     /// The folder that was made last.
     pub(super) folder: Option<(PathBuf, Arc<OwnedFd>)>,
     /// The machine's folder, and the lock on it.

@@ -9,21 +9,12 @@ use super::error::Problem;
 use super::held::Held;
 use super::{cgroups, files, folders, mounts};
 use crate::plan::Step;
-use crate::sys;
 
 /// `f_type` of a namespace's file (linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
-/// The first descriptor that is no standard stream.
-const FIRST: i32 = 3;
 
 pub(super) fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {
     match step {
-        Step::HoldSignals => sys::hold_signals(true).map_err(Problem::os("report this")),
-        Step::SetUmask => {
-            rustix::process::umask(Mode::RWXG | Mode::RWXO);
-            Ok(())
-        }
-        Step::CloseDescriptors { keep } => close(keep.iter().copied()),
         Step::OpenFile {
             source,
             name,
@@ -61,23 +52,6 @@ pub(super) fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {
         }
         _ => Err(Problem::new("this is no step on the host", "report this")),
     }
-}
-
-/// Closes all but the standard streams and `keep`, which is in order.
-fn close(keep: impl Iterator<Item = i32>) -> Result<(), Problem> {
-    let old = "Linux 5.14 or newer is needed";
-    let mut next = FIRST;
-    for fd in keep {
-        if !sys::is_open(fd) {
-            return Err(Problem::new(
-                format_args!("descriptor {fd} is not open"),
-                "hand it to the jailer open, or leave --keep-fd away",
-            ));
-        }
-        sys::close_descriptors(next, fd - 1).map_err(Problem::os(old))?;
-        next = fd.saturating_add(1);
-    }
-    sys::close_descriptors(next, i32::MAX).map_err(Problem::os(old))
 }
 
 fn network(path: &Path) -> Result<OwnedFd, Problem> {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::MutexGuard;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -16,17 +17,36 @@ use crate::plan::{Namespace, Step};
 use crate::sys;
 
 /// Does the steps of the jail, then those of the VMM: here, so that this process becomes the VMM, or in a new process.
-/// Comes back only where one fails, or where the new process runs.
-pub(super) fn enter(jail: &[&Step], last: &[&Step], held: &mut Held) -> Result<(), StepError> {
+/// Comes back only where one fails, or where the new process runs. `wait` ends when the host's steps do.
+pub(super) fn enter<'a>(
+    jail: &[&Step],
+    last: &[&Step],
+    wait: impl FnOnce() -> MutexGuard<'a, Held>,
+) -> Result<(), StepError> {
+    let away = jail
+        .iter()
+        .position(|step| !matches!(step, Step::NewNamespaces { .. }));
+    let (away, jail) = jail.split_at(away.unwrap_or(jail.len()));
+    let mut nothing = Held::default();
+    let left = away
+        .iter()
+        .try_for_each(|step| apply(step, &mut nothing).map_err(|problem| StepError::new(step, &problem)));
+    let mut held = wait();
+    left?;
+    if !held.complete {
+        return Err(StepError::told(
+            "the host's steps are not done; report this".into(),
+        ));
+    }
     for step in jail {
         match step {
             Step::Spawn { pid_file, cgroup } => {
-                return spawn(step, pid_file, cgroup.as_deref(), last, held);
+                return spawn(step, pid_file, cgroup.as_deref(), last, &mut held);
             }
-            step => apply(step, held).map_err(|problem| StepError::new(step, &problem))?,
+            step => apply(step, &mut held).map_err(|problem| StepError::new(step, &problem))?,
         }
     }
-    Err(vmm::become_it(last, held))
+    Err(vmm::become_it(last, &mut held))
 }
 
 fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {

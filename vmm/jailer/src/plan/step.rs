@@ -11,9 +11,11 @@ use crate::options::{Access, CgroupVersion, Device, Limit, Name};
 /// Where and as whom a step is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// In this process, before anything else runs in it.
+    Process,
     /// On the host; what it makes is unmade where a later step fails.
     Host,
-    /// In the new namespaces; gone with the process that is in them.
+    /// In the new namespaces, which are made while the host's steps are done, since that takes long; gone with the process that is in them.
     Jail,
     /// In the process that becomes the VMM.
     Vmm,
@@ -246,10 +248,8 @@ impl Step {
     /// Where it is done.
     pub fn stage(&self) -> Stage {
         match self {
-            Self::HoldSignals
-            | Self::SetUmask
-            | Self::CloseDescriptors { .. }
-            | Self::OpenFile { .. }
+            Self::HoldSignals | Self::SetUmask | Self::CloseDescriptors { .. } => Stage::Process,
+            Self::OpenFile { .. }
             | Self::OpenNetwork { .. }
             | Self::OpenNull
             | Self::MakeFolder { .. }

@@ -272,7 +272,7 @@ fn every_plan_can_be_printed_both_ways() {
     for line in all() {
         let plan = planned(&line);
         let text = plan.to_string();
-        assert_eq!(text.lines().count(), plan.steps.len() + 3, "{text}");
+        assert_eq!(text.lines().count(), plan.steps.len() + 4, "{text}");
         let json: serde_json::Value = serde_json::to_value(&plan).unwrap();
         let steps = json["steps"].as_array().unwrap();
         assert_eq!(steps.len(), plan.steps.len());

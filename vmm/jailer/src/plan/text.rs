@@ -22,6 +22,7 @@ impl Display for Plan {
 impl Display for Stage {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Process => "in this process",
             Self::Host => "on the host, undone where a step fails",
             Self::Jail => "in the jail's namespaces",
             Self::Vmm => "in the process that becomes the VMM",
