@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::stat::{Mode, umask};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, timeout};
@@ -13,6 +14,8 @@ use crate::api::{self, Socket};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::logger;
 use crate::node::Node;
+use crate::process::Cgroups;
+use crate::rights;
 
 /// How long requests that are under way may take when the agent ends. Waits and followed logs have no end of their own.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -28,6 +31,10 @@ struct Arguments {
     /// Check the configuration and the files that it names, then end.
     #[arg(long)]
     check: bool,
+
+    /// Make the control group that all microVMs' groups are made in, then end. Needs rights that the daemon drops.
+    #[arg(long)]
+    make_slice: bool,
 
     /// Print the OpenAPI description of the local API, then end.
     #[arg(long)]
@@ -51,6 +58,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         print!("{}", api::openapi());
         return Ok(());
     }
+    if arguments.make_slice {
+        // A host without control groups is one that `secovia doctor` complains of; the agent works there.
+        Cgroups::detect();
+        return Ok(());
+    }
     let config = Config::load(&arguments.config)?;
     if arguments.check {
         config.check_files(&arguments.config)?;
@@ -58,6 +70,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     logger::start(config.log_level);
+    // What this process makes is for itself, unless it says otherwise.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    rights::keep_what_is_needed().map_err(|error| format!("drop capabilities: {error}"))?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("agent")

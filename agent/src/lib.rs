@@ -31,5 +31,7 @@ pub mod node;
 pub mod process;
 pub mod reconcile;
 pub mod records;
+pub mod rights;
 pub mod supervisor;
 pub mod sys;
+pub mod uids;

@@ -48,13 +48,29 @@ pub fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Makes `command`'s process the leader of its own session, and lets it write its number into `pid_file` and join the
-/// control group of `cgroup_procs`, all between fork and exec.
-///
-/// Both descriptors are to be close-on-exec and must stay open until the process was spawned. Every descriptor above
-/// standard error is closed at exec, so that nothing of the agent leaks into a VMM.
-pub fn before_exec(command: &mut Command, pid_file: RawFd, cgroup_procs: Option<RawFd>) {
-    let hook = move || {
+/// What a process does between fork and exec.
+#[derive(Debug, Clone, Copy)]
+pub struct BeforeExec {
+    /// It writes its number there.
+    pub pid_file: RawFd,
+    /// It joins the control group that has this `cgroup.procs`.
+    pub cgroup_procs: Option<RawFd>,
+    /// It shares no processor core with others (Linux, admin-guide/hw-vuln/core-scheduling).
+    pub core_scheduling: bool,
+}
+
+impl BeforeExec {
+    /// Lets `command`'s process do so, as the leader of a session of its own.
+    ///
+    /// The descriptors are to be close-on-exec and must stay open until the process was spawned. Every descriptor above
+    /// standard error is closed at exec, so that nothing of the agent leaks.
+    pub fn install(self, command: &mut Command) {
+        let hook = move || self.run();
+        // SAFETY: between fork and exec the hook only makes async-signal-safe calls; it neither allocates nor locks.
+        unsafe { command.pre_exec(hook) };
+    }
+
+    fn run(self) -> io::Result<()> {
         // SAFETY: these calls are async-signal-safe and take integers or the buffer on this stack.
         unsafe {
             if libc::setsid() < 0 {
@@ -62,23 +78,44 @@ pub fn before_exec(command: &mut Command, pid_file: RawFd, cgroup_procs: Option<
             }
             let mut text = [0u8; 12];
             let length = decimal(libc::getpid() as u32, &mut text);
-            if libc::write(pid_file, text.as_ptr().cast(), length) != length as isize
-                || libc::fsync(pid_file) != 0
+            if libc::write(self.pid_file, text.as_ptr().cast(), length) != length as isize
+                || libc::fsync(self.pid_file) != 0
             {
                 return Err(io::Error::last_os_error());
             }
-            if let Some(procs) = cgroup_procs
+            if let Some(procs) = self.cgroup_procs
                 && libc::write(procs, b"0".as_ptr().cast(), 1) != 1
             {
                 return Err(io::Error::last_os_error());
+            }
+            if self.core_scheduling {
+                core_cookie()?;
             }
             // Refused only by kernels before 5.11; what the agent opens is close-on-exec anyway.
             libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         }
         Ok(())
+    }
+}
+
+/// Gives this process, and all that it starts, a core scheduling group of its own. Where no two threads share a core
+/// (`ENODEV`) there is nothing to keep apart.
+fn core_cookie() -> io::Result<()> {
+    const WHOLE_PROCESS: libc::c_ulong = 1; // PIDTYPE_TGID
+    // SAFETY: takes integers, touches no memory.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SCHED_CORE,
+            libc::PR_SCHED_CORE_CREATE as libc::c_ulong,
+            0 as libc::c_ulong,
+            WHOLE_PROCESS,
+            0 as libc::c_ulong,
+        )
     };
-    // SAFETY: between fork and exec the hook only makes async-signal-safe calls; it neither allocates nor locks.
-    unsafe { command.pre_exec(hook) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.raw_os_error() != Some(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Writes `value` and a line end, without the allocation that formatting would need. Returns how many bytes.

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -29,6 +31,8 @@ pub struct Programs {
     pub agent: PathBuf,
     /// The VMM.
     pub vmm: PathBuf,
+    /// The jailer.
+    pub jailer: PathBuf,
     /// The guest's kernel; none where the VMM is the stand-in.
     pub kernel: Option<PathBuf>,
     /// The guest's initrd.
@@ -69,7 +73,19 @@ impl Default for Settings {
 pub struct Testbed {
     dir: tempfile::TempDir,
     programs: Programs,
+    /// Whom its VMs run as: nobody else's, so that tests can run side by side.
+    uids: Range<u32>,
     agent: Option<Child>,
+}
+
+/// A range of user ids that no other world has: by this process's number, and by the worlds that it had before.
+fn own_uids() -> Range<u32> {
+    const FIRST: u32 = 1_000_000_000;
+    const EACH: u32 = 16;
+    static WORLDS: AtomicU32 = AtomicU32::new(0);
+    let world = WORLDS.fetch_add(1, Ordering::Relaxed) % 64;
+    let first = FIRST + (std::process::id() % (1 << 20) * 64 + world) * EACH;
+    first..first + EACH
 }
 
 impl Testbed {
@@ -79,6 +95,7 @@ impl Testbed {
         let bed = Self {
             dir,
             programs: programs.clone(),
+            uids: own_uids(),
             agent: None,
         };
         let file = |name: &str, text: &str| {
@@ -93,12 +110,15 @@ impl Testbed {
         let initrd = programs.initrd.clone().unwrap_or_else(|| file("initrd", ""));
         let (first, max, stable) = settings.restart;
         let config = format!(
-            "state_dir = {:?}\nruntime_dir = {:?}\nvmm = {:?}\nkernel = {kernel:?}\ninitrd = {initrd:?}\n\
-             log_level = \"debug\"\nsocket_group = {:?}\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
+            "state_dir = {:?}\nruntime_dir = {:?}\nvmm = {:?}\njailer = {:?}\nkernel = {kernel:?}\n\
+             initrd = {initrd:?}\nvm_uids = {{ first = {}, count = {} }}\nlog_level = \"debug\"\nsocket_group = {:?}\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
              [restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n",
             bed.path("state"),
             bed.path("run"),
             programs.vmm,
+            programs.jailer,
+            bed.uids.start,
+            bed.uids.len(),
             settings.socket_group,
             settings.log_max_bytes,
             settings.boot_timeout_s,
@@ -125,11 +145,13 @@ impl Testbed {
         self.dir.path().join(name)
     }
 
-    /// An image directory whose content nobody reads.
+    /// An image directory. It holds no file system but what the stand-in for the VMM takes for one: a static busybox.
     pub fn fake_image(&self, name: &str) -> PathBuf {
         let dir = self.path(&format!("image-{name}"));
         fs::create_dir_all(&dir).unwrap();
-        let content = format!("not really an EROFS, of {name}");
+        let mut content =
+            fs::read("/bin/busybox").expect("busybox-static is not installed: run ci/packages as root");
+        content.extend(name.bytes());
         let digest: String = Sha256::digest(&content)
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -194,6 +216,11 @@ impl Testbed {
         Client::new(self.path("run/agent.sock"))
     }
 
+    /// Whom the VMs of this world run as.
+    pub fn uids(&self) -> &Range<u32> {
+        &self.uids
+    }
+
     /// What the agent said so far.
     pub fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
@@ -205,32 +232,34 @@ impl Testbed {
     }
 
     /// The VMMs of this world that run: identifier and process, from a look at all processes that shares no code with
-    /// the agent's.
+    /// the agent's. They have the users of this world and a VMM's command line, or still the jailer's, which ends with it.
     pub fn vmms(&self) -> Vec<(String, u32)> {
         let mut vmms = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap() {
-            let Ok(pid) = entry.unwrap().file_name().to_string_lossy().parse::<u32>() else {
-                continue;
-            };
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<String> = line
-                .split(|byte| *byte == 0)
-                .map(|w| String::from_utf8_lossy(w).into())
-                .collect();
+        for (pid, words) in processes() {
             let after = |key: &str| {
                 words
                     .iter()
-                    .position(|word| word == key)
+                    .rposition(|word| word == key)
                     .and_then(|at| words.get(at + 1))
             };
-            if let (Some(config), Some(id)) = (after("--config-file"), after("--id"))
-                && Path::new(config).starts_with(self.dir.path())
+            if let (Some(_), Some(id)) = (after("--config-file"), after("--id"))
+                && user(pid).is_some_and(|uid| self.uids.contains(&uid))
             {
                 vmms.push((id.clone(), pid));
             }
         }
         vmms.sort();
         vmms
+    }
+
+    /// The jailers of this world that are at work.
+    pub fn jailers(&self) -> Vec<u32> {
+        let base = self.path("run/jail").display().to_string();
+        processes()
+            .filter(|(_, words)| words.contains(&base))
+            .map(|(pid, _)| pid)
+            .filter(|pid| user(*pid) == Some(0))
+            .collect()
     }
 
     /// Waits until `until` says so of the VM.
@@ -273,16 +302,38 @@ impl Testbed {
         }
     }
 
-    /// Nothing that a VM needs while it runs is left: no process, no file, no control group.
+    /// Nothing that a VM needs while it runs is left: no process of its user, no jailer, no file, no mount, no control
+    /// group.
     pub fn assert_nothing_runs(&self) {
         let begun = Instant::now();
         let leftovers = || {
-            let files = entries(&self.path("run/vms"));
+            let mut files = entries(&self.path("run/vms"));
+            for program in entries(&self.path("run/jail")) {
+                files.extend(entries(&self.path("run/jail").join(program)));
+            }
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let world = self.dir.path().display().to_string();
+            files.extend(
+                mounts
+                    .lines()
+                    .filter(|line| line.contains(&world))
+                    .map(String::from),
+            );
+            let mut processes: Vec<u32> = processes().map(|(pid, _)| pid).collect();
+            processes.retain(|pid| user(*pid).is_some_and(|uid| self.uids.contains(&uid)));
+            processes.extend(self.jailers());
+            processes.extend(
+                self.agent
+                    .as_ref()
+                    .map(|agent| zombies(agent.id()))
+                    .into_iter()
+                    .flatten(),
+            );
             let groups: Vec<String> = entries(Path::new("/sys/fs/cgroup/secovia.slice"))
                 .into_iter()
                 .filter(|name| name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()))
                 .collect();
-            (self.vmms(), files, groups)
+            (processes, files, groups)
         };
         while leftovers() != (vec![], vec![], vec![]) {
             assert!(
@@ -315,6 +366,38 @@ impl Testbed {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// All processes that have words, with their words.
+fn processes() -> impl Iterator<Item = (u32, Vec<String>)> {
+    let numbers = fs::read_dir("/proc").unwrap();
+    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter_map(|pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words = line.split(|byte| *byte == 0);
+        let words: Vec<String> = words.map(|word| String::from_utf8_lossy(word).into()).collect();
+        (words.len() > 1).then_some((pid, words))
+    })
+}
+
+/// A process's children that ended and that it has not asked about.
+fn zombies(parent: u32) -> Vec<u32> {
+    let numbers = fs::read_dir("/proc").unwrap();
+    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let prefix = format!("Z {parent} ");
+    let is_zombie = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(&prefix))
+    };
+    numbers.filter(is_zombie).collect()
+}
+
+/// Whom a process runs as.
+fn user(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// What records say that is not so, and what runs that they do not say. `before` and `after` are the VMMs that ran
@@ -372,11 +455,12 @@ pub(crate) fn is_executable(path: &Path) -> io::Result<bool> {
 }
 
 impl Programs {
-    /// The stand-in VMM.
-    pub fn fake(agent: &str, vmm: &str) -> Self {
+    /// The stand-in VMM, in a real jail.
+    pub fn fake(agent: &str, vmm: &str, jailer: &str) -> Self {
         Self {
             agent: agent.into(),
             vmm: vmm.into(),
+            jailer: jailer.into(),
             kernel: None,
             initrd: None,
             image: None,
@@ -392,11 +476,12 @@ impl Programs {
         let programs = Self {
             agent: path("SECOVIA_AGENT")?,
             vmm: path("SECOVIA_VMM")?,
+            jailer: path("SECOVIA_JAILER")?,
             kernel: Some(path("SECOVIA_KERNEL")?),
             initrd: Some(path("SECOVIA_INITRD")?),
             image: Some(path("SECOVIA_IMAGE_BASE")?),
         };
-        for program in [&programs.agent, &programs.vmm] {
+        for program in [&programs.agent, &programs.vmm, &programs.jailer] {
             match is_executable(program) {
                 Ok(true) => {}
                 Ok(false) => return Err(format!("{} is not executable", program.display())),

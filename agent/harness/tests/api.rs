@@ -14,6 +14,7 @@ async fn bed(settings: Settings) -> Testbed {
     let programs = Programs::fake(
         env!("CARGO_BIN_EXE_agent-under-test"),
         env!("CARGO_BIN_EXE_fake-vmm"),
+        env!("CARGO_BIN_EXE_jailer-under-test"),
     );
     Testbed::with_image(&programs, &settings).await
 }

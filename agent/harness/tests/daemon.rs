@@ -11,6 +11,7 @@ fn programs() -> Programs {
     Programs::fake(
         env!("CARGO_BIN_EXE_agent-under-test"),
         env!("CARGO_BIN_EXE_fake-vmm"),
+        env!("CARGO_BIN_EXE_jailer-under-test"),
     )
 }
 

@@ -5,6 +5,7 @@ mod tests;
 
 use std::fs;
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,13 +17,15 @@ use crate::capacity::policy::{
     CapSpec, LabelsSpec, MeasureSpec, Policy, PolicyError, PolicySpec, ReclaimSpec, ReserveSpec, ScheduleSpec,
 };
 use crate::lifecycle::Backoff;
+use crate::process::IoLimits;
+use crate::uids::UidRange;
 
 /// The file that is read where the command line names none.
 pub const DEFAULT_PATH: &str = "/etc/secovia/agent.toml";
 
-/// A Unix socket's path is at most 107 bytes; below `runtime_dir` come `/vms/`, an identifier, `/vsock.sock` and what
-/// the VMM appends for a guest's connection (`_` and a port).
-const RUNTIME_DIR_MAX: usize = 107 - "/vms/0123456789abcdef/vsock.sock_4294967295".len();
+/// A Unix socket's path is at most 107 bytes; below `runtime_dir` come `/jail/`, the VMM's file name, an identifier,
+/// `/root/vsock.sock` and what the VMM appends for a guest's connection (`_` and a port).
+const SOCKET_PATH_MAX: usize = 107 - "/jail//0123456789abcdef/root/vsock.sock_4294967295".len();
 
 /// The least log that is worth keeping.
 const LOG_MIN: u64 = 4096;
@@ -34,8 +37,13 @@ struct ConfigSpec {
     state_dir: PathBuf,
     runtime_dir: PathBuf,
     vmm: PathBuf,
+    jailer: PathBuf,
     kernel: PathBuf,
     initrd: PathBuf,
+    vm_uids: UidsSpec,
+    core_scheduling: bool,
+    disk_read_bytes_per_s: u64,
+    disk_write_bytes_per_s: u64,
     socket_group: String,
     log_level: String,
     log_max_bytes: u64,
@@ -48,6 +56,13 @@ struct ConfigSpec {
     measure: MeasureSpec,
     reclaim: ReclaimSpec,
     labels: LabelsSpec,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UidsSpec {
+    first: u32,
+    count: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,8 +79,16 @@ impl Default for ConfigSpec {
             state_dir: "/var/lib/secovia".into(),
             runtime_dir: "/run/secovia".into(),
             vmm: "/usr/bin/secovia-vmm".into(),
+            jailer: "/usr/bin/secovia-jailer".into(),
             kernel: "/usr/lib/secovia/vmlinux".into(),
             initrd: "/usr/lib/secovia/initrd.cpio".into(),
+            vm_uids: UidsSpec {
+                first: 900_000,
+                count: 1_000,
+            },
+            core_scheduling: false,
+            disk_read_bytes_per_s: 0,
+            disk_write_bytes_per_s: 0,
             socket_group: secovia_agent_api::SOCKET_GROUP.into(),
             log_level: "info".into(),
             log_max_bytes: 16 * 1024 * 1024,
@@ -101,10 +124,18 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// The program that is one microVM.
     pub vmm: PathBuf,
+    /// The program that locks it in.
+    pub jailer: PathBuf,
     /// The guest's kernel.
     pub kernel: PathBuf,
     /// The guest's initial RAM disk.
     pub initrd: PathBuf,
+    /// Whom the VMs run as.
+    pub vm_uids: UidRange,
+    /// No two VMs share a core at the same time.
+    pub core_scheduling: bool,
+    /// What each VM may read from and write to the disk of `state_dir`.
+    pub disk_io: IoLimits,
     /// Whose members may use the API, beside root.
     pub socket_group: String,
     /// How much the agent says of its own doings.
@@ -224,26 +255,50 @@ impl Config {
 
     fn unusable_files(&self) -> Vec<(&'static str, String)> {
         [
-            ("vmm", &self.vmm),
-            ("kernel", &self.kernel),
-            ("initrd", &self.initrd),
+            ("vmm", &self.vmm, Need::Execute),
+            ("jailer", &self.jailer, Need::Execute),
+            ("kernel", &self.kernel, Need::Read),
+            ("initrd", &self.initrd, Need::Read),
         ]
         .into_iter()
-        .filter_map(|(key, file)| Some((key, unusable(file, key == "vmm")?)))
+        .filter_map(|(key, file, need)| Some((key, unusable(file, need)?)))
         .collect()
     }
 }
 
+/// What is done with a file. VMs run as users of their own: what is for everybody is for them.
+#[derive(Debug, Clone, Copy)]
+enum Need {
+    Execute,
+    Read,
+}
+
 /// Why a file cannot be used.
-fn unusable(file: &Path, executable: bool) -> Option<String> {
+fn unusable(file: &Path, need: Need) -> Option<String> {
     let shown = file.display();
-    match fs::metadata(file) {
-        Err(error) => Some(format!("names {shown}: {error}; install it or correct the path")),
-        Ok(metadata) if !metadata.is_file() => Some(format!("names {shown}, which is not a regular file")),
-        Ok(metadata) if executable && metadata.permissions().mode() & 0o111 == 0 => {
-            Some(format!("names {shown}, which is not executable; chmod 755 it"))
+    let metadata = match fs::symlink_metadata(file) {
+        // A program is locked in by its own name; data has another one in there anyway.
+        Ok(metadata) if metadata.is_symlink() && matches!(need, Need::Execute) => {
+            return Some(format!("names {shown}, a symbolic link; name the program itself"));
         }
-        Ok(_) => None,
+        Ok(metadata) if metadata.is_symlink() => fs::metadata(file),
+        other => other,
+    };
+    let mode = match &metadata {
+        Err(error) => return Some(format!("names {shown}: {error}; install it or correct the path")),
+        Ok(metadata) if !metadata.is_file() => {
+            return Some(format!("names {shown}, which is not a regular file"));
+        }
+        Ok(metadata) => metadata.permissions().mode(),
+    };
+    match need {
+        Need::Execute if mode & 0o001 == 0 => Some(format!(
+            "names {shown}, which is not executable for all; chmod 755 it"
+        )),
+        Need::Read if mode & 0o004 == 0 => {
+            Some(format!("names {shown}, which not all may read; chmod 644 it"))
+        }
+        Need::Execute | Need::Read => None,
     }
 }
 
@@ -264,6 +319,7 @@ impl ConfigSpec {
             ("state_dir", &self.state_dir),
             ("runtime_dir", &self.runtime_dir),
             ("vmm", &self.vmm),
+            ("jailer", &self.jailer),
             ("kernel", &self.kernel),
             ("initrd", &self.initrd),
         ] {
@@ -271,13 +327,19 @@ impl ConfigSpec {
                 return Err((key, format!("is `{}`; give an absolute path", path.display())));
             }
         }
-        if self.runtime_dir.as_os_str().len() > RUNTIME_DIR_MAX {
+        let Some(program) = self.vmm.file_name() else {
+            return Err(("vmm", format!("is `{}`; name a program", self.vmm.display())));
+        };
+        let room = SOCKET_PATH_MAX.saturating_sub(program.len());
+        if self.runtime_dir.as_os_str().len() > room {
             let problem = format!(
-                "is {} bytes long; at most {RUNTIME_DIR_MAX} leave room for a socket's path",
+                "is {} bytes long; at most {room} leave room for a socket's path",
                 self.runtime_dir.as_os_str().len()
             );
             return Err(("runtime_dir", problem));
         }
+        let UidsSpec { first, count } = self.vm_uids;
+        let vm_uids = UidRange::new(first, count).map_err(|error| ("vm_uids", error.to_string()))?;
         if self.state_dir == self.runtime_dir {
             return Err((
                 "runtime_dir",
@@ -317,8 +379,15 @@ impl ConfigSpec {
             state_dir: self.state_dir,
             runtime_dir: self.runtime_dir,
             vmm: self.vmm,
+            jailer: self.jailer,
             kernel: self.kernel,
             initrd: self.initrd,
+            vm_uids,
+            core_scheduling: self.core_scheduling,
+            disk_io: IoLimits {
+                read: NonZero::new(self.disk_read_bytes_per_s),
+                write: NonZero::new(self.disk_write_bytes_per_s),
+            },
             socket_group: self.socket_group,
             log_level,
             log_max_bytes: self.log_max_bytes,

@@ -1,3 +1,5 @@
+use std::os::unix::fs::symlink;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -21,14 +23,11 @@ fn the_shipped_file_says_the_defaults() {
         .filter(|line| !line.starts_with("# ") && line.contains(" = "))
         .count();
     assert_eq!(
-        keys, 40,
+        keys, 45,
         "a key was added or removed: the shipped file lists every one"
     );
-    let room: usize = 64;
-    assert!(
-        shipped.contains("At most 64 characters") && RUNTIME_DIR_MAX == room,
-        "{RUNTIME_DIR_MAX}"
-    );
+    let room = SOCKET_PATH_MAX - "secovia-vmm".len();
+    assert!(shipped.contains(&format!("At most {room} characters")), "{room}");
 }
 
 #[test]
@@ -55,6 +54,11 @@ fn what_is_wrong_is_named_with_its_place_and_a_remedy() {
             "log_level = \"loud\"",
             "use off, error, warn, info, debug or trace",
         ),
+        (
+            "vm_uids = { first = 5, count = 9 }",
+            "`vm_uids` is 5 and the 9 ids",
+        ),
+        ("vm_uids = { first = 5 }", "missing field `count`"),
         ("log_max_bytes = 1", "at least 4096"),
         ("boot_timeout_s = 0", "use 1 to 86400"),
         ("[restart]\nfirst_delay_ms = 0", "`restart.first_delay_ms` is 0"),
@@ -76,8 +80,9 @@ fn files_are_looked_at() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let text = format!(
-        "vmm = {:?}\nkernel = {:?}\ninitrd = {:?}",
+        "vmm = {:?}\njailer = {:?}\nkernel = {:?}\ninitrd = {:?}",
         at("vmm"),
+        at("jailer"),
         at("kernel"),
         at("initrd")
     );
@@ -90,12 +95,24 @@ fn files_are_looked_at() {
     assert!(check().unwrap_err().contains("`vmm` names"));
     fs::write(at("vmm"), "").unwrap();
     assert!(check().unwrap_err().contains("not executable"));
-    fs::set_permissions(at("vmm"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mode = |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+    mode("vmm", 0o700);
+    assert!(check().unwrap_err().contains("not executable for all"));
+    mode("vmm", 0o755);
+    symlink(at("vmm"), at("jailer")).unwrap();
+    assert!(check().unwrap_err().contains("a symbolic link"));
+    fs::remove_file(at("jailer")).unwrap();
+    fs::hard_link(at("vmm"), at("jailer")).unwrap();
     fs::create_dir(at("kernel")).unwrap();
     assert!(check().unwrap_err().contains("not a regular file"));
     fs::remove_dir(at("kernel")).unwrap();
     fs::write(at("kernel"), "").unwrap();
-    fs::write(at("initrd"), "").unwrap();
+    fs::write(at("the-initrd"), "").unwrap();
+    symlink(at("the-initrd"), at("initrd")).unwrap();
+    mode("kernel", 0o600);
+    assert!(check().unwrap_err().contains("not all may read"));
+    mode("kernel", 0o644);
+    mode("the-initrd", 0o644);
     check().unwrap();
 }
 

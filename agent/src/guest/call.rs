@@ -1,9 +1,12 @@
 //! Opening sessions.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag};
 use secovia_guest_protocol::{Frame, PORT, Reply, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -31,7 +34,7 @@ pub async fn connect(socket: &Path) -> Result<UnixStream, GuestCallError> {
 }
 
 async fn shake_hands(socket: &Path) -> Result<UnixStream, GuestCallError> {
-    let mut stream = UnixStream::connect(socket).await?;
+    let mut stream = connect_to_socket(socket).await?;
     stream.write_all(format!("CONNECT {PORT}\n").as_bytes()).await?;
     // Byte by byte: what follows the line is the guest's.
     let mut line = Vec::new();
@@ -53,6 +56,19 @@ async fn shake_hands(socket: &Path) -> Result<UnixStream, GuestCallError> {
         let line = String::from_utf8_lossy(&line).into_owned();
         Err(GuestCallError::Protocol(format!("the VMM answers {line:?}")))
     }
+}
+
+/// Connects to the socket itself, never to where a link of its name leads. Its directory belongs to the VM, and a guest
+/// that took its VMM over could lay a link there to a socket that trusts us.
+async fn connect_to_socket(path: &Path) -> io::Result<UnixStream> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let held = nix::fcntl::open(path, flags, Mode::empty())?;
+    let kind = SFlag::from_bits_truncate(nix::sys::stat::fstat(&held)?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFSOCK {
+        let message = format!("{} is no socket", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    UnixStream::connect(format!("/proc/self/fd/{}", held.as_raw_fd())).await
 }
 
 /// Opens a session with `request`: the reply, and the stream of what follows it.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -228,6 +228,8 @@ fn copy_and_hash(from: &mut File, path: &Path, length: u64) -> io::Result<String
         .create_new(true)
         .mode(0o600)
         .open(path)?;
+    // VMs read it through their jails, each as a user of its own; the directory keeps everybody else out.
+    to.set_permissions(fs::Permissions::from_mode(0o444))?;
     let shared = sys::reflink(&*from, &to).is_ok();
     let mut hash = Sha256::new();
     let mut buffer = vec![0; COPY_BUFFER];

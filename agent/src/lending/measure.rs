@@ -17,7 +17,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::capacity::resources::Amounts;
-use crate::process::{Place, Usage};
+use crate::process::{Dirs, Usage};
 
 /// Why the owner's use cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -185,16 +185,10 @@ impl Meter {
 
     /// What the VMs' disks occupy. One that is just being removed occupies nothing.
     fn vm_disks(&self) -> u64 {
-        let vms = crate::process::entries(&Place::states(&self.state_dir)).unwrap_or_default();
+        let states = Dirs::states_below(&self.state_dir);
+        let vms = crate::process::entries(&states).unwrap_or_default();
         vms.into_iter()
-            .filter_map(|id| {
-                fs::metadata(
-                    Place::states(&self.state_dir)
-                        .join(id.to_string())
-                        .join("disk.ext4"),
-                )
-                .ok()
-            })
+            .filter_map(|id| fs::metadata(states.join(id.to_string()).join("disk.ext4")).ok())
             .map(|metadata| metadata.blocks().saturating_mul(512))
             .sum()
     }

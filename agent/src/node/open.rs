@@ -1,6 +1,6 @@
 //! The start of an agent: the state directory is taken, and records and host are made to agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -13,11 +13,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Config;
 use crate::images::{ImageError, ImageStore};
-use crate::lifecycle::{self, Life};
-use crate::process::{
-    Cgroups, Found, Place, entries, find_by_pid_files, find_by_scan, is_vmm, make_private_dir,
-};
-use crate::reconcile::{self, Observed, Step};
+use crate::lifecycle;
+use crate::process::{Cgroups, Dirs, Found, Launcher, entries, find, is_vmm, make_private_dir, settle};
+use crate::reconcile::{self, Observed, Recorded, Step};
 use crate::records::{Record, Store, StoreError, VmId};
 use crate::supervisor::{Begin, Context};
 use crate::sys;
@@ -61,12 +59,12 @@ pub enum OpenError {
     #[error(transparent)]
     Images(#[from] ImageError),
     /// A VMM without a record cannot be ended.
-    #[error("end VMM {pid} of {id}, which has no record: {source}")]
+    #[error("end VMM {pid} of user {uid}, which has no record: {source}")]
     End {
         /// Its process.
         pid: u32,
-        /// Its VM.
-        id: VmId,
+        /// Its user.
+        uid: u32,
         /// Why not.
         source: io::Error,
     },
@@ -79,7 +77,7 @@ pub(super) struct Opened {
     pub(super) vms: Vec<(Record, Begin)>,
 }
 
-pub(super) fn open(config: Config) -> Result<Opened, OpenError> {
+pub(super) fn open(mut config: Config) -> Result<Opened, OpenError> {
     let private = |path: &Path| make_private_dir(path).map_err(failed("make directory", path));
     private(&config.state_dir)?;
     // Members of the group pass through this one to the socket.
@@ -90,22 +88,34 @@ pub(super) fn open(config: Config) -> Result<Opened, OpenError> {
         };
         make().map_err(failed("make directory", &config.runtime_dir))?;
     }
-    private(&Place::runtimes(&config.runtime_dir))?;
-    private(&Place::states(&config.state_dir))?;
+    // The jailer follows no link, and neither may what it is given: `/var/run` is one on most systems.
+    for dir in [&mut config.state_dir, &mut config.runtime_dir] {
+        *dir = fs::canonicalize(&*dir).map_err(failed("look up", dir))?;
+    }
+    let dirs = Dirs::new(&config.runtime_dir, &config.state_dir, &config.vmm);
+    for dir in [&dirs.runtimes, &dirs.jail_base, &dirs.states] {
+        private(dir)?;
+    }
     let lock = take_lock(&config.state_dir)?;
     let store = open_store(&config.state_dir.join("records.redb"))?;
     let images = ImageStore::open(&config.state_dir.join("images"))?;
-    let cgroups = Cgroups::detect();
+    let launcher = Launcher {
+        jailer: config.jailer.clone(),
+        vmm: config.vmm.clone(),
+        dirs,
+        cgroups: Cgroups::detect(),
+        core_scheduling: config.core_scheduling,
+    };
     let context = Context {
         config,
         store,
         images,
-        cgroups,
+        launcher,
     };
     let records = context.store.all()?;
-    let observed = observe(&context)?;
-    let lives: Vec<(VmId, &Life)> = records.iter().map(|record| (record.id, &record.life)).collect();
-    let plan = reconcile::plan(&lives, &observed);
+    let observed = observe(&context, &records)?;
+    let recorded: Vec<Recorded<'_>> = records.iter().map(recorded).collect();
+    let plan = reconcile::plan(&recorded, &observed);
     let vms = carry_out(&context, records, plan)?;
     Ok(Opened { context, lock, vms })
 }
@@ -175,18 +185,32 @@ fn open_store(path: &Path) -> Result<Store, StoreError> {
     }
 }
 
-fn observe(context: &Context) -> Result<Observed, OpenError> {
-    let config = &context.config;
-    let runtimes = Place::runtimes(&config.runtime_dir);
-    let states = Place::states(&config.state_dir);
-    let mut vmms = find_by_pid_files(&config.vmm, &config.runtime_dir)
-        .map_err(failed("read pid files in", &runtimes))?;
-    vmms.extend(find_by_scan(&config.vmm, &config.runtime_dir).map_err(failed("read", Path::new("/proc")))?);
+fn recorded(record: &Record) -> Recorded<'_> {
+    Recorded {
+        id: record.id,
+        uid: record.uid,
+        life: &record.life,
+    }
+}
+
+fn observe(context: &Context, records: &[Record]) -> Result<Observed, OpenError> {
+    let Launcher { dirs, cgroups, .. } = &context.launcher;
+    let processes = || failed("look for VMMs in", Path::new("/proc"));
+    settle(&context.launcher).map_err(processes())?;
+    // The range may have been changed since a record was given its user.
+    let users: BTreeSet<u32> = records.iter().map(|record| record.uid).collect();
+    let ours = |uid| context.config.vm_uids.contains(uid) || users.contains(&uid);
+    let vmms = find(&context.launcher, ours).map_err(processes())?;
+    let list = |dir: &Path| entries(dir).map_err(failed("read", dir));
+    let mut runtimes = list(&dirs.runtimes)?;
+    runtimes.extend(list(&dirs.jails)?);
+    runtimes.sort();
+    runtimes.dedup();
     Ok(Observed {
         vmms,
-        runtimes: entries(&runtimes).map_err(failed("read", &runtimes))?,
-        states: entries(&states).map_err(failed("read", &states))?,
-        cgroups: context.cgroups.list(),
+        runtimes,
+        states: list(&dirs.states)?,
+        cgroups: cgroups.list(),
     })
 }
 
@@ -205,7 +229,7 @@ fn carry_out(
     };
     for step in plan {
         match step {
-            Step::End(found) => end(context, found)?,
+            Step::End(found) => end(found)?,
             Step::ClearRuntime(id) => {
                 let place = context.place(id);
                 place.clear_runtime().map_err(failed("remove", &place.runtime))?;
@@ -214,8 +238,8 @@ fn carry_out(
                 let place = context.place(id);
                 place.clear_state().map_err(failed("remove", &place.state))?;
             }
-            Step::ClearCgroup(id) => context.cgroups.remove(id),
-            Step::Adopt(found) => begin(found.id, Begin::Adopt(found)),
+            Step::ClearCgroup(id) => context.launcher.cgroups.remove(id),
+            Step::Adopt(id, found) => begin(id, Begin::Adopt(found)),
             Step::Lost(id) => begin(id, Begin::Lost),
             Step::Keep(id) => begin(id, Begin::Keep),
             Step::Remove(id) => begin(id, Begin::Steps(vec![lifecycle::Step::Remove])),
@@ -226,16 +250,15 @@ fn carry_out(
 }
 
 /// Ends a VMM and waits until it is gone.
-fn end(context: &Context, found: Found) -> Result<(), OpenError> {
-    let config = &context.config;
+fn end(found: Found) -> Result<(), OpenError> {
     log::warn!(
-        "VMM {} of {} has no record that stands for it: ended",
+        "VMM {} of user {} has no record that stands for it: ended",
         found.pid,
-        found.id
+        found.uid
     );
     let failed = |source| OpenError::End {
         pid: found.pid,
-        id: found.id,
+        uid: found.uid,
         source,
     };
     let pidfd = match sys::pidfd_open(found.pid) {
@@ -243,13 +266,12 @@ fn end(context: &Context, found: Found) -> Result<(), OpenError> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
-    let still_there = || is_vmm(found, &config.vmm, &config.runtime_dir);
-    if !still_there() {
+    if !is_vmm(found) {
         return Ok(());
     }
     sys::pidfd_kill(&pidfd, libc::SIGKILL).map_err(failed)?;
     let begun = Instant::now();
-    while still_there() {
+    while is_vmm(found) {
         if begun.elapsed() > END_TIME {
             return Err(failed(io::ErrorKind::TimedOut.into()));
         }

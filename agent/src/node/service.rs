@@ -32,10 +32,17 @@ const KVM: &str = "/dev/kvm";
 pub struct Node {
     context: Arc<Context>,
     vms: Mutex<BTreeMap<VmId, Handle>>,
-    /// Held while a name or an image is looked up and then used: a creation, a change of the images.
-    gate: tokio::sync::Mutex<()>,
+    /// Held while a name, a user or an image is looked up and then used: a creation, a change of the images.
+    gate: tokio::sync::Mutex<Gate>,
     /// Held as long as the node lives.
     _lock: Flock<File>,
+}
+
+/// What only the holder of the gate knows.
+#[derive(Debug, Default)]
+struct Gate {
+    /// The user that was given last.
+    last_uid: Option<u32>,
 }
 
 impl Node {
@@ -118,13 +125,16 @@ impl Node {
     /// Creates a VM, and starts it where that is asked for. Its record is durable when this returns.
     pub async fn create(self: &Arc<Self>, create: VmCreate) -> Result<Vm, NodeError> {
         check::create(&create, &self.context.config.state_dir)?;
-        let gate = self.gate.lock().await;
+        let mut gate = self.gate.lock().await;
         let image = block_in_place(|| self.context.images.get(&create.image))?;
         let name = self.name_for(&create)?;
         let id = self.new_id()?;
+        let uid = self.new_uid(gate.last_uid)?;
+        gate.last_uid = Some(uid);
         let mut record = Record {
             id,
             name,
+            uid,
             hold: create.attach,
             life: Life::new(create.restart, create.rm),
             created_ms: now_ms(),
@@ -173,6 +183,20 @@ impl Node {
                 return Ok(id);
             }
         }
+    }
+
+    /// A user that no VM has; one that is just being removed still has its own.
+    fn new_uid(&self, last: Option<u32>) -> Result<u32, NodeError> {
+        let vms = self.lock();
+        let taken = vms.values().map(|handle| handle.view.borrow().record.uid);
+        let uids = &self.context.config.vm_uids;
+        uids.pick(&taken.collect(), last).ok_or_else(|| {
+            let message = format!(
+                "all {} user ids of `vm_uids` in agent.toml are taken; remove microVMs (`secovia ps --all`) or widen it",
+                uids.count()
+            );
+            NodeError::new(ErrorCode::InsufficientResources, message)
+        })
     }
 
     /// Starts a VM that rests. The intent is durable when this returns.
@@ -238,7 +262,9 @@ impl Node {
         let view = self.find(vm)?.view.borrow().clone();
         let not_running = || NodeError::not_running(vm, view.record.state_word());
         let pid = view.vmm_pid.ok_or_else(not_running)?;
-        let usage = block_in_place(|| Usage::of(pid)).map_err(|_| not_running())?;
+        let of_group = || self.context.launcher.cgroups.usage(view.record.id);
+        let usage =
+            block_in_place(|| of_group().map_or_else(|| Usage::of(pid), Ok)).map_err(|_| not_running())?;
         let now = now_ms();
         let started = view.record.life.started_ms.unwrap_or(now);
         Ok(VmStats {

@@ -1,4 +1,5 @@
-//! VMM processes as the host sees them: where their files lie, how one is started, known again, watched and ended.
+//! VMM processes as the host sees them: where their files lie, how one is started in its jail, known again, watched and
+//! ended.
 
 mod cgroup;
 mod identity;
@@ -9,10 +10,10 @@ mod tests;
 mod usage;
 mod vmm;
 
-pub use cgroup::{Cgroups, Limits};
-pub use identity::{Found, find_by_pid_files, find_by_scan, is_vmm, take};
-pub use launch::{LaunchError, launch};
-pub use place::Place;
+pub use cgroup::{CgroupError, Cgroups, IoLimits, Limits};
+pub use identity::{Found, find, is_vmm, settle, take};
+pub use launch::{JailFile, LaunchError, Launcher, Machine};
+pub use place::{Dirs, Place, SOCKET};
 pub(crate) use place::{entries, make_private_dir};
 pub use usage::Usage;
 pub use vmm::{Ended, Vmm};

@@ -7,47 +7,80 @@ use std::path::{Path, PathBuf};
 
 use crate::records::VmId;
 
+/// The name of the guest's socket in its VM's jail.
+pub const SOCKET: &str = "vsock.sock";
+
+/// Where all VMs have their files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirs {
+    /// What the agent keeps of a VMM: as long as that runs.
+    pub runtimes: PathBuf,
+    /// Below it the jailer makes its jails.
+    pub jail_base: PathBuf,
+    /// The jails: below `jail_base`, under the name of the VMM's program.
+    pub jails: PathBuf,
+    /// What lives as long as the record.
+    pub states: PathBuf,
+}
+
 /// The places of one VM's files: what lives as long as its VMM, and what lives as long as its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// As long as the VMM.
+    /// As long as the VMM, for us only.
     pub runtime: PathBuf,
+    /// As long as the VMM, and what it is locked into.
+    pub jail: PathBuf,
     /// As long as the record.
     pub state: PathBuf,
 }
 
-impl Place {
-    /// The places of `id`.
-    pub fn new(runtime_dir: &Path, state_dir: &Path, id: VmId) -> Self {
+impl Dirs {
+    /// The directories of an agent with these two, whose VMs run `vmm`.
+    pub fn new(runtime_dir: &Path, state_dir: &Path, vmm: &Path) -> Self {
+        let jail_base = runtime_dir.join("jail");
         Self {
-            runtime: Self::runtimes(runtime_dir).join(id.to_string()),
-            state: Self::states(state_dir).join(id.to_string()),
+            runtimes: runtime_dir.join("vms"),
+            jails: jail_base.join(vmm.file_name().unwrap_or_default()),
+            jail_base,
+            states: Self::states_below(state_dir),
         }
     }
 
-    /// Where all VMs have their runtime files.
-    pub fn runtimes(runtime_dir: &Path) -> PathBuf {
-        runtime_dir.join("vms")
-    }
-
     /// Where all VMs have their lasting files.
-    pub fn states(state_dir: &Path) -> PathBuf {
+    pub fn states_below(state_dir: &Path) -> PathBuf {
         state_dir.join("vms")
     }
 
+    /// The places of `id`.
+    pub fn place(&self, id: VmId) -> Place {
+        let below = |dir: &Path| dir.join(id.to_string());
+        Place {
+            runtime: below(&self.runtimes),
+            jail: below(&self.jails),
+            state: below(&self.states),
+        }
+    }
+}
+
+impl Place {
     /// The VMM's configuration.
     pub fn config(&self) -> PathBuf {
         self.runtime.join("vm.json")
     }
 
-    /// The Unix socket that leads to the guest.
+    /// The Unix socket that leads to the guest. Its directory belongs to the VM: the socket may be gone or be anything.
     pub fn socket(&self) -> PathBuf {
-        self.runtime.join("vsock.sock")
+        self.jail.join("root").join(SOCKET)
     }
 
-    /// The VMM's process identifier, written by the process itself before it becomes the VMM.
-    pub fn pid(&self) -> PathBuf {
-        self.runtime.join("pid")
+    /// The jailer's process identifier, written by the process itself before it becomes the jailer.
+    pub fn jailer_pid(&self) -> PathBuf {
+        self.runtime.join("jailer.pid")
+    }
+
+    /// The VMM's process identifier, written by the jailer before that process becomes the VMM.
+    pub fn vmm_pid(&self) -> PathBuf {
+        self.jail.join("vmm.pid")
     }
 
     /// The guest's serial console.
@@ -72,6 +105,7 @@ impl Place {
 
     /// Removes what the VMM left. Nothing there is no error.
     pub fn clear_runtime(&self) -> io::Result<()> {
+        remove(&self.jail)?;
         remove(&self.runtime)
     }
 
@@ -81,10 +115,14 @@ impl Place {
     }
 }
 
-/// The identifiers that have an entry in `dir`; other names are none of ours and stay.
+/// The identifiers that have an entry in `dir`, none where it is missing; other names are none of ours and stay.
 pub(crate) fn entries(dir: &Path) -> io::Result<Vec<VmId>> {
     let mut ids = Vec::new();
-    for entry in fs::read_dir(dir)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+        entries => entries?,
+    };
+    for entry in entries {
         if let Ok(name) = entry?.file_name().into_string() {
             ids.extend(name.parse::<VmId>());
         }

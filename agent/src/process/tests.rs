@@ -1,10 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use secovia_vmm_api::{BootSourceSpec, VmSpec};
 
 use super::*;
@@ -13,108 +11,147 @@ use crate::records::VmId;
 const LIMITS: Limits = Limits {
     cpus: 2,
     memory_mib: 64,
+    io: IoLimits {
+        read: None,
+        write: None,
+    },
 };
 
-fn spec() -> VmSpec {
-    VmSpec {
-        boot_source: BootSourceSpec {
-            kernel_image_path: "/k".into(),
-            ..BootSourceSpec::default()
+const UID: u32 = 900_007;
+
+fn machine() -> Machine {
+    Machine {
+        spec: VmSpec {
+            boot_source: BootSourceSpec {
+                kernel_image_path: "/vmlinux".into(),
+                ..BootSourceSpec::default()
+            },
+            ..VmSpec::default()
         },
-        ..VmSpec::default()
+        files: vec![JailFile::read_only("vmlinux", "/boot/k".into())],
     }
 }
 
-/// A program with the name of our own that ignores its arguments and does `what`.
+/// Where a script stands in for the jailer. What the real one does is tested with the whole agent.
 struct Host {
     dir: tempfile::TempDir,
-    cgroups: Cgroups,
+    launcher: Launcher,
 }
 
 impl Host {
-    fn new() -> Self {
+    fn new(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cgroups = Cgroups::at(&dir.path().join("none"));
-        Self { dir, cgroups }
+        let jailer = dir.path().join("jailer.sh");
+        fs::write(&jailer, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&jailer, fs::Permissions::from_mode(0o755)).unwrap();
+        let vmm = dir.path().join("the-vmm");
+        let launcher = Launcher {
+            jailer,
+            dirs: Dirs::new(&dir.path().join("run"), &dir.path().join("state"), &vmm),
+            vmm,
+            cgroups: Cgroups::at(&dir.path().join("none")),
+            core_scheduling: false,
+        };
+        Self { dir, launcher }
     }
 
-    fn script(&self, what: &str) -> PathBuf {
-        let path = self.dir.path().join("vmm.sh");
-        fs::write(&path, format!("#!/bin/sh\n{what}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-
-    fn place(&self, id: VmId) -> Place {
-        Place::new(self.dir.path(), &self.dir.path().join("state"), id)
-    }
-
-    fn launch(&self, program: &Path, id: VmId) -> Result<Vmm, LaunchError> {
-        launch(program, id, &self.place(id), &spec(), &self.cgroups, LIMITS)
+    fn launch(&self, id: VmId) -> Result<Vmm, LaunchError> {
+        self.launcher.launch(id, UID, &machine(), LIMITS)
     }
 }
 
+/// Starts what plays the VMM and writes its number down, as the jailer does: `$10` is the base, `$2` the identifier.
+const STARTS: &str = "jail=${10}/the-vmm/$2; mkdir -p $jail/root; sleep 60 & echo $! > $jail/vmm.pid";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_vmm_is_started_alone_and_its_end_is_told() {
-    let host = Host::new();
+async fn the_jailer_gets_what_the_vm_needs_and_nothing_else() {
+    let host = Host::new(&format!(
+        "printf '%s\\n' \"$@\"; echo $$ >&2; ls /proc/self/fd | tr '\\n' ' ' >&2; env >&2\n{STARTS}"
+    ));
     let id = VmId::random().unwrap();
-    let program = host
-        .script("echo out; echo err >&2; ls /proc/self/fd | tr '\\n' ' '; cat /proc/$$/stat; pwd; exit 4");
-    let vmm = host.launch(&program, id).unwrap();
-    let pid = vmm.pid();
-    assert_eq!(vmm.wait().await.unwrap(), Ended::Exited(4));
-    let place = host.place(id);
-    assert_eq!(fs::read_to_string(place.pid()).unwrap(), format!("{pid}\n"));
-    assert_eq!(fs::read_to_string(place.errors()).unwrap(), "err\n");
-    let console = fs::read_to_string(place.console()).unwrap();
-    let lines: Vec<&str> = console.lines().collect();
-    assert_eq!(lines[0], "out");
-    assert_eq!(
-        lines[1].split(' ').take(4).collect::<Vec<_>>(),
-        ["0", "1", "2", "3"],
-        "nothing leaks: {console}"
+    let vmm = host.launch(id).unwrap();
+    let place = host.launcher.dirs.place(id);
+    let words = fs::read_to_string(place.console()).unwrap();
+    let at = |name: &str| host.dir.path().join(name).display().to_string();
+    let expected = format!(
+        "--id {id} --exec-file {} --uid {UID} --gid {UID} --chroot-base-dir {} --resource-limit no-file=4096 \
+         --resource-limit fsize=67108864 --file {}:vm.json --file /boot/k:vmlinux --new-pid-ns -- \
+         --config-file /vm.json --no-api --id {id}",
+        at("the-vmm"),
+        at("run/jail"),
+        place.config().display(),
     );
-    let stat: Vec<&str> = lines[1].rsplit_once(") ").unwrap().1.split(' ').collect();
-    assert_eq!(stat[3].parse(), Ok(pid), "leads its own session");
-    assert_eq!(lines[2], "/");
-    assert_eq!(
-        fs::metadata(&place.runtime).unwrap().permissions().mode() & 0o777,
-        0o700
+    assert_eq!(words.lines().collect::<Vec<_>>().join(" "), expected);
+    let said = fs::read_to_string(place.errors()).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(fs::read_to_string(place.jailer_pid()).unwrap().trim(), said[0]);
+    // `ls` itself has the fourth open; the shell gives itself what else there is.
+    let descriptors: Vec<&str> = said[1].split(' ').take(4).collect();
+    assert_eq!(descriptors, ["0", "1", "2", "3"], "nothing leaks: {said:?}");
+    assert!(
+        said.iter()
+            .all(|line| !line.contains("CARGO") && !line.contains("HOME")),
+        "{said:?}"
     );
+    let mode = |path: &PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&place.runtime), mode(&place.config())), (0o700, 0o444));
     assert_eq!(
         serde_json::from_slice::<VmSpec>(&fs::read(place.config()).unwrap()).unwrap(),
-        spec()
+        machine().spec
     );
-    place.clear_runtime().unwrap();
-    place.clear_runtime().unwrap();
-    assert!(!place.runtime.exists());
-}
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_kill_is_seen_at_once() {
-    let host = Host::new();
-    let vmm = host
-        .launch(&host.script("exec sleep 60"), VmId::random().unwrap())
-        .unwrap();
     let begun = Instant::now();
     vmm.kill().unwrap();
-    assert_eq!(vmm.wait().await.unwrap(), Ended::Signaled(9));
+    vmm.wait().await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1));
     vmm.kill().unwrap();
+    place.clear_runtime().unwrap();
+    place.clear_runtime().unwrap();
+    assert!(!place.runtime.exists() && !place.jail.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_program_that_is_none_is_named() {
-    let host = Host::new();
-    let id = VmId::random().unwrap();
-    let error = host
-        .launch(&host.dir.path().join("missing"), id)
-        .unwrap_err()
-        .to_string();
+async fn a_jailer_that_fails_is_quoted() {
+    for (script, words) in [
+        (
+            "echo first >&2; echo 'jailer: mount /x: no' >&2; exit 1",
+            "exit status: 1); it said: jailer: mount /x: no",
+        ),
+        ("kill -9 $$", "(signal: 9 (SIGKILL))"),
+        ("true", "left no VMM"),
+    ] {
+        let error = Host::new(script)
+            .launch(VmId::random().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{script}: {error}");
+    }
+    let host = Host::new("");
+    fs::remove_file(&host.launcher.jailer).unwrap();
+    let error = host.launch(VmId::random().unwrap()).unwrap_err().to_string();
     assert!(
-        error.contains("missing") && error.contains("check `vmm`"),
+        error.contains("run jailer") && error.contains("check `jailer`"),
         "{error}"
     );
+}
+
+/// What a jailer started that was killed over it is ended, and no zombie stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_killed_jailer_leaves_no_process() {
+    let host = Host::new(&format!("{STARTS}\nkill -9 $$"));
+    let id = VmId::random().unwrap();
+    host.launch(id).unwrap_err();
+    let pid = fs::read_to_string(host.launcher.dirs.place(id).vmm_pid()).unwrap();
+    let begun = Instant::now();
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        // Its parent is whoever takes orphans here, which may be slow to reap.
+        if stat.is_empty() || stat.contains(") Z ") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{stat}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -139,140 +176,55 @@ fn every_end_has_words() {
     }
 }
 
-/// `sleep` plays the VMM: its words are on the command line, behind a number that it takes for a time.
-fn sleeper(name: &Path, words: &[&str]) -> std::process::Child {
-    // The shell keeps the words; `exec -a` is not everywhere, a linked busybox neither.
-    Command::new(name)
-        .args(["-c", "read x", "sh"])
-        .args(words)
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-#[test]
-fn only_processes_that_are_the_vmm_are_believed() {
-    let host = Host::new();
-    let runtime = host.dir.path();
-    let vmm = host.dir.path().join("the-vmm");
-    fs::copy("/bin/sh", &vmm).unwrap();
-    let other = host.dir.path().join("other");
-    fs::copy("/bin/sh", &other).unwrap();
-    let ids: Vec<VmId> = (0..4).map(|_| VmId::random().unwrap()).collect();
-    let config = |id: VmId| host.place(id).config().display().to_string();
-    let mut children = vec![
-        sleeper(
-            &vmm,
-            &[
-                "--config-file",
-                &config(ids[0]),
-                "--no-api",
-                "--id",
-                &ids[0].to_string(),
-            ],
-        ),
-        // Another program, another identifier, another agent's configuration.
-        sleeper(
-            &other,
-            &["--config-file", &config(ids[1]), "--id", &ids[1].to_string()],
-        ),
-        sleeper(
-            &vmm,
-            &["--config-file", &config(ids[2]), "--id", &ids[0].to_string()],
-        ),
-        sleeper(
-            &vmm,
-            &["--config-file", "/elsewhere/vm.json", "--id", &ids[3].to_string()],
-        ),
-    ];
-    for (id, child) in ids.iter().zip(&children) {
-        fs::create_dir_all(host.place(*id).runtime).unwrap();
-        fs::write(host.place(*id).pid(), format!("{}\n", child.id())).unwrap();
-    }
-    // The children are programs of their own by now: spawn returns after exec.
-    let expected = [Found {
-        id: ids[0],
-        pid: children[0].id(),
-    }];
-    assert_eq!(find_by_pid_files(&vmm, runtime).unwrap(), expected);
-    assert_eq!(find_by_scan(&vmm, runtime).unwrap(), expected);
-    // An upgrade replaced the program's file.
-    fs::remove_file(&vmm).unwrap();
-    assert_eq!(find_by_pid_files(&vmm, runtime).unwrap(), expected);
-    for child in &mut children {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    assert_eq!(find_by_pid_files(&vmm, runtime).unwrap(), []);
-    assert_eq!(find_by_scan(&vmm, runtime).unwrap(), []);
-}
-
-/// A process between fork and exec holds the lock: whoever looks waits for its number.
-#[test]
-fn a_pid_file_is_read_only_when_it_is_final() {
-    let host = Host::new();
-    let id = VmId::random().unwrap();
-    let place = host.place(id);
-    let vmm = host.dir.path().join("the-vmm");
-    fs::copy("/bin/sh", &vmm).unwrap();
-    fs::create_dir_all(&place.runtime).unwrap();
-    fs::write(place.pid(), "").unwrap();
-    let file = fs::OpenOptions::new().write(true).open(place.pid()).unwrap();
-    let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
-    let config = place.config().display().to_string();
-    let writer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        let child = sleeper(&vmm, &["--config-file", &config, "--id", &id.to_string()]);
-        fs::write(place.pid(), format!("{}\n", child.id())).unwrap();
-        drop(lock);
-        child
-    });
-    let found = find_by_pid_files(Path::new("the-vmm"), host.dir.path()).unwrap();
-    let mut child = writer.join().unwrap();
-    assert_eq!(found, [Found { id, pid: child.id() }]);
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
 #[test]
 fn control_groups_are_used_where_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let id = VmId::random().unwrap();
-    fs::write(dir.path().join("cgroup.controllers"), "cpuset io").unwrap();
-    assert!(
-        Cgroups::at(dir.path()).create(id, LIMITS).is_none(),
-        "without the controllers"
-    );
+    fs::write(dir.path().join("cgroup.controllers"), "cpuset io cpu").unwrap();
+    let without = Cgroups::at(dir.path()).create(id, LIMITS, dir.path());
+    assert!(without.unwrap().is_none(), "without the controllers");
     assert!(!dir.path().join("secovia.slice").exists());
 
-    fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io memory").unwrap();
+    fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io memory pids").unwrap();
     let cgroups = Cgroups::at(dir.path());
     assert_eq!(
         fs::read_to_string(dir.path().join("cgroup.subtree_control")).unwrap(),
-        "+cpu +memory"
+        "+cpu +memory +pids +io"
     );
     let group = dir.path().join("secovia.slice").join(id.to_string());
-    fs::create_dir(&group).unwrap();
+    // A group whose files cannot be written holds nobody.
+    let error = cgroups.create(id, LIMITS, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("cgroup.procs"), "{error}");
+
+    fs::create_dir_all(&group).unwrap();
     fs::write(group.join("cgroup.procs"), "").unwrap();
-    assert!(cgroups.create(id, LIMITS).is_some());
+    assert!(cgroups.create(id, LIMITS, dir.path()).unwrap().is_some());
+    let text = |name: &str| fs::read_to_string(group.join(name)).unwrap();
+    assert_eq!(text("memory.max"), (128u64 << 20).to_string());
     assert_eq!(
-        fs::read_to_string(group.join("memory.max")).unwrap(),
-        (128u64 << 20).to_string()
+        (
+            text("memory.oom.group").as_str(),
+            text("cpu.weight").as_str(),
+            text("pids.max").as_str()
+        ),
+        ("1", "200", "34")
     );
-    assert_eq!(fs::read_to_string(group.join("cpu.weight")).unwrap(), "200");
+    assert!(!group.join("io.max").exists(), "nobody asked for it");
     assert_eq!(cgroups.list(), [id]);
 }
 
 #[test]
 fn links_do_not_lead_out_of_a_place() {
-    let host = Host::new();
-    let id = VmId::random().unwrap();
-    let place = host.place(id);
-    let outside = host.dir.path().join("outside");
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = Dirs::new(dir.path(), &dir.path().join("state"), "/usr/bin/the-vmm".as_ref());
+    let place = dirs.place(VmId::random().unwrap());
+    let outside = dir.path().join("outside");
     fs::create_dir_all(&outside).unwrap();
     fs::write(outside.join("keep"), "").unwrap();
-    fs::create_dir_all(&place.runtime).unwrap();
-    symlink(&outside, place.runtime.join("link")).unwrap();
+    for dir in [&place.runtime, &place.jail] {
+        fs::create_dir_all(dir).unwrap();
+        symlink(&outside, dir.join("link")).unwrap();
+    }
     place.clear_runtime().unwrap();
-    assert!(outside.join("keep").exists());
+    assert!(outside.join("keep").exists() && !place.jail.exists());
 }

@@ -1,18 +1,18 @@
-//! What a process uses, from `/proc`.
+//! What a process uses, from `/proc`: what everybody may read there of a process that is another user's.
 
 use std::fs;
 use std::io;
 
-/// What a process has used since it started, and holds now.
+/// What a VM has used since it started, and holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// CPU time of all its threads.
     pub cpu_us: u64,
-    /// Its share of memory (shared pages counted in part).
+    /// Memory of its own.
     pub memory_bytes: u64,
-    /// Read from disks.
+    /// Read from disks; 0 where the host does not count it (it has no control groups).
     pub read_bytes: u64,
-    /// Written to disks.
+    /// Written to disks; as above.
     pub written_bytes: u64,
 }
 
@@ -27,14 +27,12 @@ impl Usage {
             .filter(|ticks| *ticks > 0)
             .unwrap_or(100);
         let ticks = cpu_ticks(&read("stat")?).ok_or(io::ErrorKind::InvalidData)?;
-        // A kernel may be built without these two.
-        let memory = read("smaps_rollup").unwrap_or_default();
-        let io = read("io").unwrap_or_default();
+        let memory = read("status").unwrap_or_default();
         Ok(Self {
             cpu_us: ticks.saturating_mul(1_000_000 / ticks_per_second),
-            memory_bytes: field(&memory, "Pss:").unwrap_or(0).saturating_mul(1024),
-            read_bytes: field(&io, "read_bytes:").unwrap_or(0),
-            written_bytes: field(&io, "write_bytes:").unwrap_or(0),
+            memory_bytes: field(&memory, "VmRSS:").unwrap_or(0).saturating_mul(1024),
+            read_bytes: 0,
+            written_bytes: 0,
         })
     }
 }
@@ -61,8 +59,7 @@ mod tests {
         let stat = "7 (a) b ( c) S 1 7 7 0 -1 4194560 100 0 0 0 120 45 0 0 20 0 3 0 12 34 56";
         assert_eq!(cpu_ticks(stat), Some(165));
         assert_eq!(cpu_ticks("7 (a"), None);
-        assert_eq!(field("rchar: 1\nread_bytes: 4096\n", "read_bytes:"), Some(4096));
-        assert_eq!(field("Pss_Dirty: 1 kB\nPss:      12 kB\n", "Pss:"), Some(12));
+        assert_eq!(field("VmHWM:  1 kB\nVmRSS:      12 kB\n", "VmRSS:"), Some(12));
     }
 
     #[test]

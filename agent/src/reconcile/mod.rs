@@ -17,7 +17,7 @@ use crate::records::VmId;
 pub struct Observed {
     /// VMMs that run; the one that a VM's pid file names comes first.
     pub vmms: Vec<Found>,
-    /// VMs with runtime files.
+    /// VMs with runtime files or a jail.
     pub runtimes: Vec<VmId>,
     /// VMs with lasting files.
     pub states: Vec<VmId>,
@@ -37,7 +37,7 @@ pub enum Step {
     /// Remove a control group that no VMM is in.
     ClearCgroup(VmId),
     /// The record has its VMM: go on with it.
-    Adopt(Found),
+    Adopt(VmId, Found),
     /// The record claims a VMM that is not there: its run has ended.
     Lost(VmId),
     /// The record is at rest, or waits: keep it so.
@@ -48,17 +48,29 @@ pub enum Step {
     Remove(VmId),
 }
 
+/// What of a record the plan needs: whose it is, whom it runs as, where it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// Whose.
+    pub id: VmId,
+    /// As whom; no other record has this user.
+    pub uid: u32,
+    /// Where it stands.
+    pub life: &'a Life,
+}
+
 /// The steps, in the order in which they are to be done.
-pub fn plan(records: &[(VmId, &Life)], observed: &Observed) -> Vec<Step> {
-    let known: BTreeSet<VmId> = records.iter().map(|(id, _)| *id).collect();
-    let mut adopted = BTreeSet::new();
+pub fn plan(records: &[Recorded<'_>], observed: &Observed) -> Vec<Step> {
+    let known: BTreeSet<VmId> = records.iter().map(|record| record.id).collect();
+    let (mut adopted, mut adopted_ids) = (BTreeSet::new(), BTreeSet::new());
     let mut verdicts = Vec::new();
-    for (id, life) in records {
-        let vmm = observed.vmms.iter().find(|vmm| vmm.id == *id);
+    for Recorded { id, uid, life } in records {
+        let vmm = observed.vmms.iter().find(|vmm| vmm.uid == *uid);
         verdicts.push(match (&life.state, vmm) {
             (State::Starting | State::Running | State::Stopping { .. }, Some(vmm)) => {
                 adopted.insert(*vmm);
-                Step::Adopt(*vmm)
+                adopted_ids.insert(*id);
+                Step::Adopt(*id, *vmm)
             }
             (State::Starting | State::Running | State::Stopping { .. }, None) => Step::Lost(*id),
             (State::Exited { .. } | State::Failed(_), _) if life.auto_remove => Step::Remove(*id),
@@ -70,7 +82,6 @@ pub fn plan(records: &[(VmId, &Life)], observed: &Observed) -> Vec<Step> {
             }
         });
     }
-    let adopted_ids: BTreeSet<VmId> = adopted.iter().map(|vmm| vmm.id).collect();
     let unadopted = |id: &&VmId| !adopted_ids.contains(id);
     let strays: BTreeSet<Found> = observed
         .vmms

@@ -6,7 +6,20 @@ fn id(number: u64) -> VmId {
 }
 
 fn vmm(number: u64, pid: u32) -> Found {
-    Found { id: id(number), pid }
+    let uid = uid(number);
+    Found { uid, pid }
+}
+
+fn uid(number: u64) -> u32 {
+    900_000 + number as u32
+}
+
+fn recorded(number: u64, life: &Life) -> Recorded<'_> {
+    Recorded {
+        id: id(number),
+        uid: uid(number),
+        life,
+    }
 }
 
 fn life(state: State, policy: RestartPolicy, auto_remove: bool) -> Life {
@@ -52,7 +65,11 @@ fn a_record_and_its_vmm() {
         Step::Keep(one),
     ];
     for (life, expected) in lives.iter().zip(alone) {
-        assert_eq!(plan(&[(one, life)], &Observed::default()), [expected], "{life:?}");
+        assert_eq!(
+            plan(&[recorded(1, life)], &Observed::default()),
+            [expected],
+            "{life:?}"
+        );
     }
     let observed = Observed {
         vmms: vec![vmm(1, 10)],
@@ -66,10 +83,10 @@ fn a_record_and_its_vmm() {
         Step::ClearCgroup(one),
         Step::Keep(one),
     ];
-    let adopt = [Step::Adopt(vmm(1, 10))];
+    let adopt = [Step::Adopt(one, vmm(1, 10))];
     let with_vmm: [&[Step]; 7] = [&end, &adopt, &adopt, &adopt, &end, &end, &end];
     for (life, expected) in lives.iter().zip(with_vmm) {
-        assert_eq!(plan(&[(one, life)], &observed), expected, "{life:?}");
+        assert_eq!(plan(&[recorded(1, life)], &observed), expected, "{life:?}");
     }
 }
 
@@ -83,7 +100,7 @@ fn what_no_record_stands_for_goes_vmms_first() {
     };
     let running = life(State::Running, RestartPolicy::No, false);
     assert_eq!(
-        plan(&[(id(1), &running)], &observed),
+        plan(&[recorded(1, &running)], &observed),
         [
             Step::End(vmm(2, 20)),
             Step::ClearRuntime(id(2)),
@@ -92,7 +109,7 @@ fn what_no_record_stands_for_goes_vmms_first() {
             Step::ClearCgroup(id(5)),
             Step::ClearState(id(2)),
             Step::ClearState(id(4)),
-            Step::Adopt(vmm(1, 10)),
+            Step::Adopt(id(1), vmm(1, 10)),
         ]
     );
 }
@@ -105,8 +122,8 @@ fn of_two_vmms_for_one_record_the_first_stays() {
         ..Observed::default()
     };
     assert_eq!(
-        plan(&[(id(1), &running)], &observed),
-        [Step::End(vmm(1, 10)), Step::Adopt(vmm(1, 20))]
+        plan(&[recorded(1, &running)], &observed),
+        [Step::End(vmm(1, 10)), Step::Adopt(id(1), vmm(1, 20))]
     );
 }
 
@@ -114,17 +131,17 @@ fn of_two_vmms_for_one_record_the_first_stays() {
 fn the_policies_have_their_say() {
     let ended = life(State::Exited { code: 0 }, RestartPolicy::Always, false);
     assert_eq!(
-        plan(&[(id(1), &ended)], &Observed::default()),
+        plan(&[recorded(1, &ended)], &Observed::default()),
         [Step::Start(id(1))]
     );
     let never_started = life(State::Created, RestartPolicy::Always, false);
     assert_eq!(
-        plan(&[(id(1), &never_started)], &Observed::default()),
+        plan(&[recorded(1, &never_started)], &Observed::default()),
         [Step::Keep(id(1))]
     );
     let leftover = life(State::Exited { code: 0 }, RestartPolicy::No, true);
     assert_eq!(
-        plan(&[(id(1), &leftover)], &Observed::default()),
+        plan(&[recorded(1, &leftover)], &Observed::default()),
         [Step::Remove(id(1))]
     );
 }
@@ -141,10 +158,10 @@ fn nothing_is_left_over() {
             ]
         })
         .collect();
-    let records: Vec<(VmId, &Life)> = lives
+    let records: Vec<Recorded<'_>> = lives
         .iter()
         .enumerate()
-        .map(|(n, life)| (id(n as u64), life))
+        .map(|(n, life)| recorded(n as u64, life))
         .collect();
     let vmms: Vec<Found> = (0..30).map(|n| vmm(n % 20, 100 + n as u32)).collect();
     let observed = Observed {
@@ -155,7 +172,7 @@ fn nothing_is_left_over() {
     for vmm in &vmms {
         let times = steps
             .iter()
-            .filter(|step| matches!(step, Step::End(v) | Step::Adopt(v) if v == vmm))
+            .filter(|step| matches!(step, Step::End(v) | Step::Adopt(_, v) if v == vmm))
             .count();
         assert_eq!(times, 1, "{vmm:?}");
     }

@@ -18,6 +18,8 @@ pub struct Record {
     pub name: String,
     /// What it is made of; it does not change.
     pub spec: Spec,
+    /// The host's user, and group, that it runs as: no other record has it.
+    pub uid: u32,
     /// Its first start waits for an attach session.
     pub hold: bool,
     /// Where it stands.

@@ -10,8 +10,9 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefini
 
 use super::{Record, VmId};
 
-/// The layout of what lies in the tables. A change that older agents cannot read counts it up.
-const SCHEMA_VERSION: u64 = 1;
+/// The layout of what lies in the tables. A change that older agents cannot read counts it up. 1 had no user ids: its VMs
+/// ran without a jail.
+const SCHEMA_VERSION: u64 = 2;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const VMS: TableDefinition<&str, &[u8]> = TableDefinition::new("vms");
@@ -49,6 +50,17 @@ pub enum StoreError {
         "records {path} have schema version {found}, this agent reads {SCHEMA_VERSION}; install the newer agent"
     )]
     Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// The file was written by an agent that did not lock its VMs in.
+    #[error(
+        "records {path} have schema version {found}, this agent reads {SCHEMA_VERSION}; remove all microVMs with the agent \
+         that wrote it (`secovia rm`), then move the file away"
+    )]
+    Older {
         /// The file.
         path: PathBuf,
         /// Its version.
@@ -105,6 +117,10 @@ impl Store {
         };
         match store.prepare().map_err(failed)? {
             SCHEMA_VERSION => Ok(store),
+            found @ ..SCHEMA_VERSION => Err(StoreError::Older {
+                path: store.path,
+                found,
+            }),
             found => Err(StoreError::Newer {
                 path: store.path,
                 found,

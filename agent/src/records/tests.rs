@@ -23,6 +23,7 @@ pub(crate) fn record(id: VmId, name: &str) -> Record {
             tty: None,
             stdin: true,
         },
+        uid: 900_000,
         hold: true,
         life: Life::new(RestartPolicy::OnFailure { max_retries: Some(2) }, true),
         created_ms: 5,
@@ -99,25 +100,27 @@ fn a_store_that_cannot_be_read_is_named_with_a_remedy_and_left_as_it_is() {
 }
 
 #[test]
-fn a_store_of_a_newer_agent_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("records.redb");
-    {
-        let table: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-        let database = redb::Database::create(&path).unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction
-            .open_table(table)
-            .unwrap()
-            .insert("schema_version", 2)
-            .unwrap();
-        transaction.commit().unwrap();
+fn a_store_of_another_version_is_refused() {
+    for (version, remedy) in [(1, "secovia rm"), (3, "install the newer agent")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.redb");
+        {
+            let table: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+            let database = redb::Database::create(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction
+                .open_table(table)
+                .unwrap()
+                .insert("schema_version", version)
+                .unwrap();
+            transaction.commit().unwrap();
+        }
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("schema version {version}")) && error.contains(remedy),
+            "{error}"
+        );
     }
-    let error = Store::open(&path).unwrap_err().to_string();
-    assert!(
-        error.contains("schema version 2") && error.contains("install the newer agent"),
-        "{error}"
-    );
 }
 
 #[test]

@@ -256,7 +256,12 @@ impl Actor {
             self.written = next.clone();
         }
         if next.state_word() != self.record.state_word() {
-            log::info!("{} ({}) is {}", next.id, next.name, next.state_word());
+            match &next.life.state {
+                State::Failed(failure) => {
+                    log::warn!("{} ({}) failed: {}", next.id, next.name, failure.reason);
+                }
+                _ => log::info!("{} ({}) is {}", next.id, next.name, next.state_word()),
+            }
         }
         self.record = next;
         Ok(())
@@ -317,10 +322,12 @@ impl Actor {
         let Context {
             config,
             images,
-            cgroups,
+            launcher,
             ..
         } = &*self.context;
-        let spec = &self.record.spec;
+        let Record {
+            id, uid, ref spec, ..
+        } = self.record;
         let image = images.get(&spec.image).map_err(|error| error.to_string())?;
         if image.manifest.digest != spec.image_digest {
             return Err(format!(
@@ -330,22 +337,17 @@ impl Actor {
         }
         let mut log = LogWriter::open(&self.place.log(), config.log_max_bytes).map_err(|e| e.to_string())?;
         log.begin_run().map_err(|error| error.to_string())?;
-        machine::prepare_disk(&self.place, spec).map_err(|error| error.to_string())?;
-        let machine = machine::vm_spec(config, &self.place, spec, &image);
+        machine::prepare_disk(&self.place, spec, uid).map_err(|error| error.to_string())?;
+        let machine = machine::machine(config, &self.place, spec, &image).map_err(|e| e.to_string())?;
         let limits = Limits {
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
+            io: config.disk_io,
         };
         let begun = Instant::now();
-        let vmm = process::launch(
-            &config.vmm,
-            self.record.id,
-            &self.place,
-            &machine,
-            cgroups,
-            limits,
-        )
-        .map_err(|error| error.to_string())?;
+        let vmm = launcher
+            .launch(id, uid, &machine, limits)
+            .map_err(|error| error.to_string())?;
         self.attend(vmm, log, Some(begun));
         Ok(())
     }
@@ -353,7 +355,7 @@ impl Actor {
     /// Takes a running VMM over; one that cannot be is gone when this returns.
     fn take_over(&mut self, found: Found) -> Result<(), String> {
         let config = &self.context.config;
-        let vmm = match process::take(found, &config.vmm, &config.runtime_dir) {
+        let vmm = match process::take(found) {
             Ok(Some(vmm)) => vmm,
             Ok(None) => return Err(WHILE_AWAY.to_string()),
             Err(error) => return Err(format!("the VMM could not be taken over and was ended: {error}")),
@@ -462,7 +464,7 @@ impl Actor {
             if let Err(error) = self.place.clear_runtime() {
                 log::warn!("remove {}: {error}", self.place.runtime.display());
             }
-            self.context.cgroups.remove(self.record.id);
+            self.context.launcher.cgroups.remove(self.record.id);
         });
     }
 

@@ -9,7 +9,7 @@ use super::sessions::Sessions;
 use crate::config::Config;
 use crate::images::ImageStore;
 use crate::lifecycle::Step;
-use crate::process::{Cgroups, Found, Place};
+use crate::process::{Found, Launcher, Place};
 use crate::records::{Record, Store, StoreError, VmId};
 
 /// What all VMs share.
@@ -21,14 +21,14 @@ pub struct Context {
     pub store: Store,
     /// The images.
     pub images: ImageStore,
-    /// The host's control groups.
-    pub cgroups: Cgroups,
+    /// Starts VMMs.
+    pub launcher: Launcher,
 }
 
 impl Context {
     /// Where a VM's files lie.
     pub fn place(&self, id: VmId) -> Place {
-        Place::new(&self.config.runtime_dir, &self.config.state_dir, id)
+        self.launcher.dirs.place(id)
     }
 }
 

@@ -64,6 +64,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place {
             runtime: dir.path().into(),
+            jail: dir.path().into(),
             state: dir.path().into(),
         };
         let ended = Ended::Exited(4);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,17 +11,17 @@ use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, EntropySpec, Machine
 
 use crate::config::Config;
 use crate::images::Image;
-use crate::process::Place;
+use crate::process::{JailFile, Machine, Place, SOCKET};
 use crate::records::{Record, Spec};
 
 /// Each VM has a vsock device of its own that ends in this process's sockets, so that all guests may have the same
 /// number: the first that is not reserved.
 const GUEST_CID: u32 = 3;
 
-/// Why a VM's disk cannot be made.
+/// Why a VM does not get its files.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DiskError {
-    #[error("{operation} disk {path}: {source}")]
+pub(super) enum FilesError {
+    #[error("{operation} {path}: {source}")]
     File {
         operation: &'static str,
         path: PathBuf,
@@ -33,16 +33,31 @@ pub(super) enum DiskError {
     Format { path: PathBuf, message: String },
 }
 
-/// The VMM's configuration.
-pub(super) fn vm_spec(config: &Config, place: &Place, spec: &Spec, image: &Image) -> VmSpec {
-    let mut drives = vec![drive("rootfs", image.rootfs.clone(), true, CacheType::Unsafe)];
+/// What the VM runs with: the files that it gets, and the VMM's configuration that calls them as they are called in there.
+pub(super) fn machine(
+    config: &Config,
+    place: &Place,
+    spec: &Spec,
+    image: &Image,
+) -> Result<Machine, FilesError> {
+    let mut files = vec![
+        JailFile::read_only("vmlinux", real_path(&config.kernel)?),
+        JailFile::read_only("initrd", real_path(&config.initrd)?),
+        JailFile::read_only("rootfs", image.rootfs.clone()),
+    ];
+    let mut drives = vec![drive("rootfs", true, CacheType::Unsafe)];
     if spec.disk_mib.is_some() {
-        drives.push(drive("disk", place.disk(), false, CacheType::Writeback));
+        files.push(JailFile {
+            source: place.disk(),
+            name: "disk".into(),
+            writable: true,
+        });
+        drives.push(drive("disk", false, CacheType::Writeback));
     }
-    VmSpec {
+    let spec = VmSpec {
         boot_source: BootSourceSpec {
-            kernel_image_path: config.kernel.clone(),
-            initrd_path: Some(config.initrd.clone()),
+            kernel_image_path: "/vmlinux".into(),
+            initrd_path: Some("/initrd".into()),
             boot_args: Some(boot_args(spec)),
         },
         drives,
@@ -53,17 +68,28 @@ pub(super) fn vm_spec(config: &Config, place: &Place, spec: &Spec, image: &Image
         },
         vsock: Some(VsockSpec {
             guest_cid: GUEST_CID,
-            uds_path: place.socket(),
+            uds_path: Path::new("/").join(SOCKET),
         }),
         entropy: Some(EntropySpec::default()),
         ..VmSpec::default()
-    }
+    };
+    Ok(Machine { spec, files })
 }
 
-fn drive(drive_id: &str, path: PathBuf, is_read_only: bool, cache_type: CacheType) -> DriveSpec {
+/// The path without symbolic links, which the jailer does not follow.
+fn real_path(path: &Path) -> Result<PathBuf, FilesError> {
+    fs::canonicalize(path).map_err(|source| FilesError::File {
+        operation: "look up",
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// A drive whose file has its name in the jail.
+fn drive(drive_id: &str, is_read_only: bool, cache_type: CacheType) -> DriveSpec {
     DriveSpec {
         drive_id: drive_id.into(),
-        path_on_host: path,
+        path_on_host: Path::new("/").join(drive_id),
         // The guest's PID 1 comes from the initrd and mounts by itself.
         is_root_device: false,
         is_read_only,
@@ -107,15 +133,16 @@ pub(super) fn workload(record: &Record) -> WorkloadSpec {
     }
 }
 
-/// Makes the disk of the writable layer where it is not there yet: a sparse file with an empty ext4.
-pub(super) fn prepare_disk(place: &Place, spec: &Spec) -> Result<(), DiskError> {
+/// Makes the disk of the writable layer where it is not there yet: a sparse file with an empty ext4 that belongs to the
+/// VM's user.
+pub(super) fn prepare_disk(place: &Place, spec: &Spec, uid: u32) -> Result<(), FilesError> {
     let path = place.disk();
     let Some(size_mib) = spec.disk_mib.filter(|_| !path.exists()) else {
         return Ok(());
     };
     let failed = |operation, path: &Path| {
         let path = path.to_path_buf();
-        move |source| DiskError::File {
+        move |source| FilesError::File {
             operation,
             path,
             source,
@@ -135,7 +162,7 @@ pub(super) fn prepare_disk(place: &Place, spec: &Spec) -> Result<(), DiskError> 
         file.set_len(size_mib << 20)?;
         Ok(file)
     };
-    let file = make().map_err(failed("make", &new))?;
+    let file = make().map_err(failed("make disk", &new))?;
     let output = Command::new("mkfs.ext4")
         .args([
             "-q",
@@ -150,21 +177,22 @@ pub(super) fn prepare_disk(place: &Place, spec: &Spec) -> Result<(), DiskError> 
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| DiskError::Run {
+        .map_err(|source| FilesError::Run {
             path: new.clone(),
             source,
         })?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        return Err(DiskError::Format { path: new, message });
+        return Err(FilesError::Format { path: new, message });
     }
-    file.sync_all().map_err(failed("sync", &new))?;
-    fs::rename(&new, &path).map_err(failed("rename", &new))
+    fchown(&file, Some(uid), Some(uid)).map_err(failed("give its user disk", &new))?;
+    file.sync_all().map_err(failed("sync disk", &new))?;
+    fs::rename(&new, &path).map_err(failed("rename disk", &new))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{FileExt, PermissionsExt};
+    use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -184,16 +212,28 @@ mod tests {
         }
     }
 
+    /// A user that anybody may give a file to: oneself.
+    fn own_uid() -> u32 {
+        nix::unistd::getuid().as_raw()
+    }
+
     fn place(dir: &Path) -> Place {
         Place {
             runtime: dir.join("run"),
+            jail: dir.join("jail"),
             state: dir.to_path_buf(),
         }
     }
 
     #[test]
     fn a_machine_has_what_its_record_asks_for() {
-        let config = Config::parse(Path::new("agent.toml"), "").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(&dir).ok();
+        fs::write(dir.join("k-1"), "").unwrap();
+        symlink("k-1", dir.join("k")).unwrap();
+        let text = format!("kernel = {:?}\ninitrd = {:?}", dir.join("k"), dir.join("k-1"));
+        let config = Config::parse(Path::new("agent.toml"), &text).unwrap();
         let place = place(Path::new("/x"));
         let image = Image {
             manifest: serde_json::from_value(serde_json::json!({
@@ -203,8 +243,24 @@ mod tests {
             rootfs: "/images/base/rootfs.erofs".into(),
             imported_ms: 0,
         };
-        let machine = vm_spec(&config, &place, &spec(), &image);
-        let drives: Vec<_> = machine
+        let machine = super::machine(&config, &place, &spec(), &image).unwrap();
+        let files: Vec<_> = machine
+            .files
+            .iter()
+            .map(|file| (file.name.as_str(), file.source.as_path(), file.writable))
+            .collect();
+        let kernel = dir.join("k-1");
+        assert_eq!(
+            files,
+            [
+                ("vmlinux", kernel.as_path(), false),
+                ("initrd", kernel.as_path(), false),
+                ("rootfs", Path::new("/images/base/rootfs.erofs"), false),
+                ("disk", Path::new("/x/disk.ext4"), true),
+            ]
+        );
+        let inside: Vec<_> = machine
+            .spec
             .drives
             .iter()
             .map(|drive| {
@@ -216,21 +272,22 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            drives,
+            inside,
             [
-                ("/images/base/rootfs.erofs", true, CacheType::Unsafe),
-                ("/x/disk.ext4", false, CacheType::Writeback)
+                ("/rootfs", true, CacheType::Unsafe),
+                ("/disk", false, CacheType::Writeback)
             ]
         );
-        assert_eq!(
-            (
-                machine.machine_config.vcpu_count,
-                machine.machine_config.mem_size_mib
-            ),
-            (2, 256)
-        );
-        assert_eq!(machine.vsock.unwrap().uds_path, Path::new("/x/run/vsock.sock"));
-        let args = machine.boot_source.boot_args.unwrap();
+        let VmSpec {
+            boot_source,
+            machine_config,
+            vsock,
+            ..
+        } = machine.spec;
+        assert_eq!((machine_config.vcpu_count, machine_config.mem_size_mib), (2, 256));
+        assert_eq!(vsock.unwrap().uds_path, Path::new("/vsock.sock"));
+        assert_eq!(boot_source.kernel_image_path, Path::new("/vmlinux"));
+        let args = boot_source.boot_args.unwrap();
         assert!(
             args.contains("panic=1") && !args.contains("noreplace-smp"),
             "{args}"
@@ -241,9 +298,20 @@ mod tests {
             disk_mib: None,
             ..spec()
         };
-        let machine = vm_spec(&config, &place, &small, &image);
-        assert_eq!(machine.drives.len(), 1);
-        assert!(machine.boot_source.boot_args.unwrap().contains("noreplace-smp"));
+        let machine = super::machine(&config, &place, &small, &image).unwrap();
+        assert_eq!((machine.spec.drives.len(), machine.files.len()), (1, 3));
+        assert!(
+            machine
+                .spec
+                .boot_source
+                .boot_args
+                .unwrap()
+                .contains("noreplace-smp")
+        );
+
+        fs::remove_file(dir.join("k-1")).unwrap();
+        let error = super::machine(&config, &place, &small, &image).unwrap_err();
+        assert!(error.to_string().contains("look up"), "{error}");
     }
 
     #[test]
@@ -252,7 +320,7 @@ mod tests {
         let place = place(dir.path());
         // What an agent left that was killed over it.
         fs::write(dir.path().join("disk.new"), "half").unwrap();
-        prepare_disk(&place, &spec()).unwrap();
+        prepare_disk(&place, &spec(), own_uid()).unwrap();
         let disk = File::options().read(true).write(true).open(place.disk()).unwrap();
         let metadata = disk.metadata().unwrap();
         assert_eq!(
@@ -263,7 +331,7 @@ mod tests {
         disk.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
         assert_eq!(u16::from_le_bytes(magic), 0xef53, "the superblock of an ext4");
         disk.write_all_at(b"kept", 60 << 20).unwrap();
-        prepare_disk(&place, &spec()).unwrap();
+        prepare_disk(&place, &spec(), own_uid()).unwrap();
         let mut kept = [0; 4];
         disk.read_exact_at(&mut kept, 60 << 20).unwrap();
         assert_eq!(&kept, b"kept");
@@ -277,7 +345,7 @@ mod tests {
             disk_mib: None,
             ..spec()
         };
-        prepare_disk(&place(dir.path()), &spec).unwrap();
+        prepare_disk(&place(dir.path()), &spec, own_uid()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

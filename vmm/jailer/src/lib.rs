@@ -2,7 +2,7 @@
 //!
 //! # Layers
 //! ```text
-//! main, cli                  the process: words in, exit status out
+//! program, cli               the process: words in, exit status out
 //! apply                      does the steps of a plan, undoes them where one fails
 //! plan                       which steps, in which order: a value, printed by --dry-run
 //! facts                      what the host is, as far as the plan depends on it
@@ -37,4 +37,5 @@ pub mod cli;
 pub mod facts;
 pub mod options;
 pub mod plan;
+pub mod program;
 pub mod sys;

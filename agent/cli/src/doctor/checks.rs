@@ -1,5 +1,6 @@
 //! Judges what was seen. Pure: the same facts give the same report.
 
+mod isolation;
 #[cfg(test)]
 mod tests;
 
@@ -80,7 +81,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend([state_dir(facts), disk_space(facts), cgroups(facts), tun(facts)]);
     checks.extend(facts.tools.iter().map(tool));
     checks.extend([socket(facts), agent(facts)]);
-    checks.extend(sharing(facts));
+    checks.extend(isolation::all(facts));
     checks
 }
 
@@ -209,8 +210,18 @@ fn file(file: &NamedFile) -> Check {
         FileState::Good => Check::ok(key, format!("{path} is there")),
         FileState::NotExecutable => Check::fail(
             key,
-            format!("{path} is not executable"),
+            format!("{path} is not executable for all users, and each microVM is one of its own"),
             format!("`chmod 755 {path}`"),
+        ),
+        FileState::NotReadable => Check::fail(
+            key,
+            format!("{path} may not be read by all users, and each microVM is one of its own"),
+            format!("`chmod 644 {path}`"),
+        ),
+        FileState::ALink => Check::fail(
+            key,
+            format!("{path} is a symbolic link, which the jailer does not follow"),
+            format!("name the program itself as `{key}` in the agent's configuration"),
         ),
         FileState::NotAFile => Check::fail(key, format!("{path} is no regular file"), remedy),
         FileState::Unreadable(reason) => Check::fail(key, format!("{path}: {reason}"), remedy),
@@ -354,28 +365,4 @@ fn agent(facts: &Facts) -> Check {
             "start it: `systemctl start secovia-agent`",
         ),
     }
-}
-
-/// What microVMs of different owners share on one host. Hints, no more.
-fn sharing(facts: &Facts) -> Vec<Check> {
-    let ksm = match facts.ksm {
-        Some(true) => Some(Check::info(
-            "ksm",
-            "same-page merging runs: one guest can tell what another has in memory; `echo 2 > /sys/kernel/mm/ksm/run` ends it",
-        )),
-        Some(false) => Some(Check::info(
-            "ksm",
-            "same-page merging is off, which keeps guests apart",
-        )),
-        None => None,
-    };
-    let smt = match facts.smt {
-        Some(true) => Some(Check::info(
-            "smt",
-            "two threads share each core: guests of owners that do not trust each other are safer with nosmt",
-        )),
-        Some(false) => Some(Check::info("smt", "no two threads share a core")),
-        None => None,
-    };
-    ksm.into_iter().chain(smt).collect()
 }

@@ -23,8 +23,8 @@ pub(super) struct Facts {
     pub tun: Access,
     /// The programs that the agent calls, and which of them are there.
     pub tools: Vec<Tool>,
-    /// The VMM, the guest's kernel and its initial RAM disk.
-    pub files: [NamedFile; 3],
+    /// The VMM, the jailer, the guest's kernel and its initial RAM disk.
+    pub files: [NamedFile; 4],
     /// Where the agent keeps what outlives a reboot.
     pub state_dir: Dir,
     /// The agent's socket.
@@ -35,6 +35,32 @@ pub(super) struct Facts {
     pub ksm: Option<bool>,
     /// Two threads share a core.
     pub smt: Option<bool>,
+    /// The agent keeps microVMs off each other's cores.
+    pub core_scheduling: bool,
+    /// Known weaknesses of processors, by name.
+    pub weaknesses: Vec<Weakness>,
+    /// Whom microVMs run as.
+    pub users: UserRange,
+}
+
+/// A known weakness of processors, and how this host stands to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Weakness {
+    /// As the kernel calls it.
+    pub name: String,
+    /// In the kernel's words: `Not affected`, `Mitigation: ...`, `Vulnerable...`.
+    pub state: String,
+}
+
+/// A range of user ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UserRange {
+    /// The first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+    /// Who else has some of them.
+    pub taken: Vec<String>,
 }
 
 /// A configuration file.
@@ -106,8 +132,12 @@ pub(super) struct NamedFile {
 pub(super) enum FileState {
     /// A regular file, executable where it must be.
     Good,
-    /// A program without the permission to execute it.
+    /// A program that not all may execute.
     NotExecutable,
+    /// Data that not all may read.
+    NotReadable,
+    /// A program's path that is a symbolic link.
+    ALink,
     /// Something, but no regular file.
     NotAFile,
     /// Why it cannot be looked at.

@@ -14,8 +14,10 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::facts::{Access, Config, Dir, Facts, FileState, NamedFile, NoAnswer, Probe, Socket, Tool};
-use super::paths::Paths;
+use super::facts::{
+    Access, Config, Dir, Facts, FileState, NamedFile, NoAnswer, Probe, Socket, Tool, UserRange, Weakness,
+};
+use super::paths::{Paths, Uids};
 
 /// How long the probe guest may take.
 const PROBE: Duration = Duration::from_secs(20);
@@ -44,6 +46,7 @@ pub(super) async fn gather(client: &Client, config_path: &Path) -> Facts {
         tools: vec![tool("mkfs.ext4", "formats the disk of `run --disk`", "e2fsprogs")],
         files: [
             file("vmm", &paths.vmm, true),
+            file("jailer", &paths.jailer, true),
             file("kernel", &paths.kernel, false),
             file("initrd", &paths.initrd, false),
         ],
@@ -52,7 +55,51 @@ pub(super) async fn gather(client: &Client, config_path: &Path) -> Facts {
         memory: memory(),
         ksm: flag("/sys/kernel/mm/ksm/run"),
         smt: flag("/sys/devices/system/cpu/smt/active"),
+        core_scheduling: paths.core_scheduling,
+        weaknesses: weaknesses(Path::new("/sys/devices/system/cpu/vulnerabilities")),
+        users: users(paths.vm_uids),
     }
+}
+
+fn weaknesses(dir: &Path) -> Vec<Weakness> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut weaknesses: Vec<Weakness> = entries
+        .filter_map(|entry| {
+            Some(Weakness {
+                name: entry.file_name().into_string().ok()?,
+                state: fs::read_to_string(entry.path()).ok()?.trim().to_string(),
+            })
+        })
+        .collect();
+    weaknesses.sort_by(|one, other| one.name.cmp(&other.name));
+    weaknesses
+}
+
+fn users(range: Uids) -> UserRange {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    UserRange {
+        first: range.first,
+        count: range.count,
+        taken: others_in(range, &read("/etc/passwd"), &read("/etc/subuid")),
+    }
+}
+
+/// Who has ids of the range: users (passwd(5)), and those to whom ids were given for containers (subuid(5)).
+fn others_in(range: Uids, passwd: &str, subuid: &str) -> Vec<String> {
+    let ours = u64::from(range.first)..u64::from(range.first) + u64::from(range.count);
+    let users = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, uid) = (fields.next()?, fields.nth(1)?.parse::<u64>().ok()?);
+        ours.contains(&uid).then(|| format!("user {name} ({uid})"))
+    });
+    let given = subuid.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, first, count) = (fields.next()?, fields.next()?, fields.next()?);
+        let (first, count): (u64, u64) = (first.parse().ok()?, count.trim().parse().ok()?);
+        let last = first.checked_add(count)?;
+        (first < ours.end && ours.start < last).then(|| format!("containers of {name} ({first} on)"))
+    });
+    users.chain(given).collect()
 }
 
 fn config(path: &Path) -> (Config, Paths) {
@@ -170,7 +217,9 @@ fn file(key: &'static str, path: &Path, executable: bool) -> NamedFile {
     let state = match fs::metadata(path) {
         Err(error) => FileState::Unreadable(error.to_string()),
         Ok(metadata) if !metadata.is_file() => FileState::NotAFile,
-        Ok(metadata) if executable && metadata.permissions().mode() & 0o111 == 0 => FileState::NotExecutable,
+        Ok(_) if executable && path.is_symlink() => FileState::ALink,
+        Ok(metadata) if executable && metadata.permissions().mode() & 0o001 == 0 => FileState::NotExecutable,
+        Ok(metadata) if !executable && metadata.permissions().mode() & 0o004 == 0 => FileState::NotReadable,
         Ok(_) => FileState::Good,
     };
     NamedFile {
@@ -249,6 +298,39 @@ mod tests {
     }
 
     #[test]
+    fn others_in_the_range_are_found() {
+        let range = Uids {
+            first: 900_000,
+            count: 1_000,
+        };
+        let passwd =
+            "root:x:0:0::/:\na:x:899999:1::/:\nb:x:900000:1::/:\nc:x:900999:1::/:\nd:x:901000:1::/:\nbad\n";
+        let subuid = "e:100000:65536\nf:886432:65536\ng:901000:5\nh:899990:10\n";
+        assert_eq!(
+            others_in(range, passwd, subuid),
+            [
+                "user b (900000)",
+                "user c (900999)",
+                "containers of f (886432 on)"
+            ]
+        );
+    }
+
+    #[test]
+    fn weaknesses_are_read_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mds"), "Vulnerable\n").unwrap();
+        fs::write(dir.path().join("l1tf"), "Not affected\n").unwrap();
+        let found: Vec<_> = weaknesses(dir.path())
+            .into_iter()
+            .map(|weakness| (weakness.name, weakness.state))
+            .collect();
+        let expected = [("l1tf", "Not affected"), ("mds", "Vulnerable")];
+        assert_eq!(found, expected.map(|(name, state)| (name.into(), state.into())));
+        assert!(weaknesses(&dir.path().join("none")).is_empty());
+    }
+
+    #[test]
     fn meminfo_is_in_bytes() {
         let text = "MemTotal:       24000000 kB\nMemAvailable:   100 kB\n";
         assert_eq!(meminfo(text, "MemAvailable"), Some(102_400));
@@ -261,8 +343,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plain = dir.path().join("plain");
         fs::write(&plain, "x").unwrap();
+        fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(file("kernel", &plain, false).state, FileState::Good);
         assert_eq!(file("vmm", &plain, true).state, FileState::NotExecutable);
+        fs::set_permissions(&plain, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(file("kernel", &plain, false).state, FileState::NotReadable);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&plain, &link).unwrap();
+        assert_eq!(file("vmm", &link, true).state, FileState::ALink);
         assert_eq!(file("vmm", dir.path(), true).state, FileState::NotAFile);
         assert!(matches!(
             file("vmm", &dir.path().join("no"), true).state,

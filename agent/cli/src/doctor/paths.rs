@@ -1,4 +1,4 @@
-//! Where the agent's configuration says that things are. Only paths are read here: all else is the agent's to judge.
+//! Where the agent's configuration says that things are, and what keeps microVMs apart. All else is the agent's to judge.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,18 @@ use serde::Deserialize;
 pub(super) struct Paths {
     pub state_dir: PathBuf,
     pub vmm: PathBuf,
+    pub jailer: PathBuf,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
+    pub vm_uids: Uids,
+    pub core_scheduling: bool,
+}
+
+/// Whom microVMs run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) struct Uids {
+    pub first: u32,
+    pub count: u32,
 }
 
 impl Default for Paths {
@@ -19,8 +29,14 @@ impl Default for Paths {
         Self {
             state_dir: "/var/lib/secovia".into(),
             vmm: "/usr/bin/secovia-vmm".into(),
+            jailer: "/usr/bin/secovia-jailer".into(),
             kernel: "/usr/lib/secovia/vmlinux".into(),
             initrd: "/usr/lib/secovia/initrd.cpio".into(),
+            vm_uids: Uids {
+                first: 900_000,
+                count: 1_000,
+            },
+            core_scheduling: false,
         }
     }
 }
@@ -41,6 +57,10 @@ mod tests {
         assert_eq!(paths.kernel, PathBuf::from("/k"));
         assert_eq!(paths.vmm, Paths::default().vmm);
         assert!(Paths::parse("kernel = 5").is_err());
+        let uids = Paths::parse("vm_uids = { first = 7, count = 2 }")
+            .unwrap()
+            .vm_uids;
+        assert_eq!((uids.first, uids.count), (7, 2));
         assert!(Paths::parse("kernel =").is_err());
     }
 }

@@ -226,3 +226,45 @@ pub async fn no_moment_of_a_run_is_a_bad_one_to_die(programs: &Programs, rounds:
     let ended = run(&bed.client(), sh("after", "exit 3"), None).await;
     assert_eq!(ended.exit, Some(ExitStatus::Exited(3)));
 }
+
+/// kill -9 of the jailer at many moments of its work: nothing of it is left, and the record says what happened.
+/// `programs` has a jailer that dies as long after its start as the file `mortal` of the world says.
+pub async fn no_moment_is_a_bad_one_for_a_jailer_to_die(programs: &Programs, rounds: u32) {
+    let bed = Testbed::with_image(programs, &Settings::default()).await;
+    let client = bed.client();
+    let create = VmCreate {
+        disk_mib: Some(16),
+        ..sh("x", COUNTS)
+    };
+    // How long the work takes here, from the request to the VMM's start.
+    let begun = Instant::now();
+    client.create_vm(&create).await.unwrap();
+    bed.running("x").await;
+    let longest = begun.elapsed().mul_f64(1.5);
+    let (mut died, mut came_through) = (0, 0);
+    for round in 0..rounds {
+        client.delete_vm("x", true).await.unwrap();
+        bed.assert_nothing_runs();
+        let time = moment(f64::from(round) / f64::from(rounds), longest);
+        std::fs::write(bed.path("mortal"), time.as_micros().to_string()).unwrap();
+        client.create_vm(&create).await.unwrap();
+        let vm = bed
+            .wait_for("x", "up or down", |vm| {
+                vm.state == VmState::Running || !vm.state.is_active()
+            })
+            .await;
+        match &vm.state {
+            VmState::Failed { reason, .. } => {
+                assert!(reason.contains("the jailer failed (signal: 9"), "{reason}");
+                bed.assert_nothing_runs();
+                died += 1;
+            }
+            VmState::Running => came_through += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    println!("{rounds} moments: {died} in the jailer's work, {came_through} after it");
+    assert!(died > 5 && came_through > 5, "{died} {came_through}");
+    client.delete_vm("x", true).await.unwrap();
+    bed.assert_nothing_runs();
+}

@@ -1,6 +1,6 @@
 use secovia_agent_api::{Health, HealthStatus};
 
-use super::super::facts::{Dir, NoAnswer, Socket, Tool};
+use super::super::facts::{Dir, NoAnswer, Socket, Tool, UserRange, Weakness};
 use super::super::report::Report;
 use super::*;
 
@@ -28,7 +28,12 @@ fn good() -> Facts {
             package: "e2fsprogs",
             found: true,
         }],
-        files: [file("vmm", "/v"), file("kernel", "/k"), file("initrd", "/i")],
+        files: [
+            file("vmm", "/v"),
+            file("jailer", "/j"),
+            file("kernel", "/k"),
+            file("initrd", "/i"),
+        ],
         state_dir: Dir {
             path: "/s".into(),
             mode: Some(0o40700),
@@ -49,6 +54,16 @@ fn good() -> Facts {
         memory: Some((24 << 30, 20 << 30)),
         ksm: Some(false),
         smt: Some(false),
+        core_scheduling: false,
+        weaknesses: vec![Weakness {
+            name: "mds".into(),
+            state: "Mitigation: Clear CPU buffers; SMT disabled".into(),
+        }],
+        users: UserRange {
+            first: 900_000,
+            count: 1_000,
+            taken: vec![],
+        },
     }
 }
 
@@ -161,13 +176,25 @@ fn each_fault_is_found_alone_and_says_what_to_do() {
             "chmod 755 /v",
         ),
         (
-            |f| f.files[1].state = FileState::NotAFile,
+            |f| f.files[1].state = FileState::ALink,
+            "jailer",
+            Status::Fail,
+            "the program itself",
+        ),
+        (
+            |f| f.files[2].state = FileState::NotReadable,
+            "kernel",
+            Status::Fail,
+            "chmod 644 /k",
+        ),
+        (
+            |f| f.files[2].state = FileState::NotAFile,
             "kernel",
             Status::Fail,
             "`kernel`",
         ),
         (
-            |f| f.files[2].state = FileState::Unreadable("gone".into()),
+            |f| f.files[3].state = FileState::Unreadable("gone".into()),
             "initrd",
             Status::Fail,
             "`initrd`",
@@ -202,6 +229,28 @@ fn each_fault_is_found_alone_and_says_what_to_do() {
             Status::Warn,
             "unified_cgroup_hierarchy",
         ),
+        (
+            |f| f.users.taken = vec!["user x (900003)".into()],
+            "vm_users",
+            Status::Fail,
+            "`vm_uids`",
+        ),
+        (
+            |f| f.weaknesses[0].state = "Vulnerable".into(),
+            "side_channels",
+            Status::Warn,
+            "microcode",
+        ),
+        (
+            |f| {
+                f.smt = Some(true);
+                f.weaknesses[0].state = "Mitigation: Clear CPU buffers; SMT vulnerable".into();
+            },
+            "smt",
+            Status::Warn,
+            "core_scheduling",
+        ),
+        (|f| f.ksm = Some(true), "ksm", Status::Warn, "ksm/run"),
         (|f| f.tun = Access::Missing, "tun", Status::Warn, "modprobe tun"),
         (|f| f.tun = Access::Denied, "tun", Status::Warn, "sudo"),
         (
