@@ -89,7 +89,10 @@ async fn a_vm_is_locked_in() {
         let line = String::from_utf8(line).unwrap().replace('\0', " ");
         assert_eq!(
             line,
-            format!("/fake-vmm --config-file /vm.json --no-api --id {} ", vm.id)
+            format!(
+                "/fake-vmm --config-file /vm.json --no-api --id {} --console-limit 1048576 ",
+                vm.id
+            )
         );
 
         let disk = (vm.name == "one").then_some("disk");
@@ -125,7 +128,7 @@ async fn a_vm_is_locked_in() {
         }
         let limits = fs::read_to_string(proc.join("limits")).unwrap();
         for (limit, value) in [
-            ("Max open files", "4096"),
+            ("Max open files", "1024"),
             ("Max file size", "67108864"),
             ("Max core file size", "0"),
         ] {

@@ -27,10 +27,14 @@ use crate::sys;
 /// How long the jailer may take: it needs milliseconds, on an emulated host that is busy a hundred times as much.
 const JAILER_TIME: Duration = Duration::from_secs(20);
 
-/// A VMM's descriptors: its guest may have 1024 streams, each with one, and some more wait to be taken.
-const NO_FILE: u64 = 4_096;
+/// A VMM's descriptors: its guest may have 256 streams, each with one, and 128 more may wait to be taken.
+const NO_FILE: u64 = 1_024;
 
-/// No file of a VMM's grows larger, but for its disks: the console, and what the VMM says of itself.
+/// How much of the guest's console is kept, in bytes.
+const CONSOLE_MAX: &str = "1048576";
+
+/// No file of a VMM's grows larger, but for its disks. The VMM itself keeps far below it: this is for one that a guest took
+/// over.
 const FILE_MAX: u64 = 64 << 20;
 
 /// The configuration's name in the jail.
@@ -215,7 +219,7 @@ impl Launcher {
         }
         words.extend(["--new-pid-ns", "--", "--config-file"].map(OsString::from));
         words.push(format!("/{CONFIG}").into());
-        words.extend(["--no-api", "--id", &id].map(OsString::from));
+        words.extend(["--no-api", "--id", &id, "--console-limit", CONSOLE_MAX].map(OsString::from));
         words
     }
 }

@@ -74,9 +74,9 @@ async fn the_jailer_gets_what_the_vm_needs_and_nothing_else() {
     let words = fs::read_to_string(place.console()).unwrap();
     let at = |name: &str| host.dir.path().join(name).display().to_string();
     let expected = format!(
-        "--id {id} --exec-file {} --uid {UID} --gid {UID} --chroot-base-dir {} --resource-limit no-file=4096 \
+        "--id {id} --exec-file {} --uid {UID} --gid {UID} --chroot-base-dir {} --resource-limit no-file=1024 \
          --resource-limit fsize=67108864 --file {}:vm.json --file /boot/k:vmlinux --new-pid-ns -- \
-         --config-file /vm.json --no-api --id {id}",
+         --config-file /vm.json --no-api --id {id} --console-limit 1048576",
         at("the-vmm"),
         at("run/jail"),
         place.config().display(),
