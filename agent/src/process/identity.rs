@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::launch::Launcher;
-use super::place::entries;
+use super::place::{entries, read_number};
 use super::vmm::Vmm;
 
 /// How long a process may take between fork and exec.
@@ -111,17 +111,6 @@ fn end(pid: u32) -> io::Result<()> {
         Err(errno) if errno != Errno::ESRCH => Err(errno.into()),
         _ => Ok(()),
     }
-}
-
-/// The number in a pid file that is written once and whole.
-pub(super) fn read_number(path: &Path) -> io::Result<u32> {
-    let text = fs::read_to_string(path)?;
-    text.trim_end().parse().map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}: no number", path.display()),
-        )
-    })
 }
 
 /// The number in a pid file, once nobody is about to write it: a process that was forked and has not become the jailer
@@ -241,17 +230,6 @@ mod tests {
         assert_eq!(vmm_user(u32::MAX >> 1), None);
         assert!(processes().unwrap().any(|pid| pid == std::process::id()));
         assert!(command_line(std::process::id()).is_some());
-    }
-
-    #[test]
-    fn a_pid_file_holds_a_number() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pid");
-        assert!(read_number(&path).is_err());
-        fs::write(&path, "12\n").unwrap();
-        assert_eq!(read_number(&path).unwrap(), 12);
-        fs::write(&path, "1x").unwrap();
-        assert!(read_number(&path).unwrap_err().to_string().contains("no number"));
     }
 
     /// A process between fork and exec holds the lock: whoever looks waits for its number.

@@ -18,8 +18,7 @@ use nix::unistd::Pid;
 use secovia_vmm_api::VmSpec;
 
 use super::cgroup::CgroupError;
-use super::identity;
-use super::place::make_private_dir;
+use super::place::{make_private_dir, read_number};
 use super::{Cgroups, Dirs, Limits, Vmm};
 use crate::records::VmId;
 use crate::sys;
@@ -191,7 +190,7 @@ impl Launcher {
             return Err(LaunchError::Jailer { status, said });
         }
         // A child's number is ours until it is reaped, and only `Vmm::wait` reaps it.
-        let vmm = identity::read_number(&place.vmm_pid()).and_then(Vmm::open);
+        let vmm = read_number(&place.vmm_pid()).and_then(Vmm::open);
         vmm.map_err(|source| {
             end_group(child.id());
             LaunchError::NoVmm { source }

@@ -142,3 +142,30 @@ fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// The number in a pid file that is written once and whole.
+pub(super) fn read_number(path: &Path) -> io::Result<u32> {
+    let text = fs::read_to_string(path)?;
+    text.trim_end().parse().map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: no number", path.display()),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_holds_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        assert!(read_number(&path).is_err());
+        fs::write(&path, "12\n").unwrap();
+        assert_eq!(read_number(&path).unwrap(), 12);
+        fs::write(&path, "1x").unwrap();
+        assert!(read_number(&path).unwrap_err().to_string().contains("no number"));
+    }
+}

@@ -4,8 +4,7 @@ mod isolation;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
-
+use super::check::Check;
 use super::facts::{Access, Config, Facts, FileState, NamedFile, Probe};
 use crate::output::human;
 
@@ -18,61 +17,6 @@ const DISK_NEEDED: u64 = 64 * MIB;
 const DISK_ADVISED: u64 = 2048 * MIB;
 /// The controllers that hold a microVM in its bounds.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
-
-/// One line of the report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Check {
-    /// Stable, for programs.
-    pub id: &'static str,
-    /// How it is.
-    pub status: Status,
-    /// What was seen.
-    pub message: String,
-    /// What to do, where something is to be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-}
-
-/// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Status {
-    /// As it should be.
-    Ok,
-    /// Good to know; nothing has to be done.
-    Info,
-    /// It works without, but not all or not well.
-    Warn,
-    /// It does not work so.
-    Fail,
-}
-
-impl Check {
-    fn ok(id: &'static str, message: impl Into<String>) -> Self {
-        Self::new(id, Status::Ok, message, None)
-    }
-
-    fn info(id: &'static str, message: impl Into<String>) -> Self {
-        Self::new(id, Status::Info, message, None)
-    }
-
-    fn warn(id: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(id, Status::Warn, message, Some(remedy.into()))
-    }
-
-    fn fail(id: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(id, Status::Fail, message, Some(remedy.into()))
-    }
-
-    fn new(id: &'static str, status: Status, message: impl Into<String>, remedy: Option<String>) -> Self {
-        Self {
-            id,
-            status,
-            message: message.into(),
-            remedy,
-        }
-    }
-}
 
 /// All checks, in the order in which a person would repair things.
 pub(super) fn all(facts: &Facts) -> Vec<Check> {

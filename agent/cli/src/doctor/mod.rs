@@ -1,7 +1,8 @@
 //! `doctor`: is this host ready, and what to do where it is not. Needs no agent.
 //!
-//! `gather` looks (thin, no judgement), `facts` is what it saw, `checks` judges (pure), `report` tells.
+//! `gather` looks (thin, no judgement), `facts` is what it saw, `checks` judges (pure), each a `check`, `report` tells.
 
+mod check;
 mod checks;
 mod facts;
 mod gather;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::checks::{Check, Status};
+use super::check::{Check, Status};
 
 /// The checks, and what follows.
 #[derive(Debug, Serialize)]

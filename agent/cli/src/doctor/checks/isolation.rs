@@ -1,6 +1,6 @@
 //! What keeps microVMs apart from each other and from the host's users: whom they run as, and what they share.
 
-use super::Check;
+use crate::doctor::check::Check;
 use crate::doctor::facts::{Facts, UserRange, Weakness};
 
 /// More users than this are not listed one by one.
@@ -116,7 +116,7 @@ fn ksm(facts: &Facts) -> Option<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::checks::Status;
+    use crate::doctor::check::Status;
 
     fn weakness(name: &str, state: &str) -> Weakness {
         Weakness {

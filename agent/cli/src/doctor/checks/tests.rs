@@ -1,5 +1,6 @@
 use secovia_agent_api::{Health, HealthStatus};
 
+use super::super::check::Status;
 use super::super::facts::{Dir, NoAnswer, Socket, Tool, UserRange, Weakness};
 use super::super::report::Report;
 use super::*;
