@@ -2,7 +2,7 @@
 //!
 //! # Layers
 //! ```text
-//! main, cli, logger                    the process: words in, exit status out
+//! process, cli, logger                 the process: words in, exit status out
 //! config, probe                        what is asked for, checked once; how fast KVM is
 //! machine                              assembly, event loop, life: the only place that knows everything
 //! boot  acpi  vcpu                     kernel and tables into memory; registers, states, threads
@@ -52,6 +52,8 @@
 //! Only in [`kvm`], [`memory`], [`sys`] and the handler of forbidden system calls in [`confine`]. Everything that reads a file or a guest is checked code.
 
 pub mod acpi;
+#[cfg(feature = "back-door")]
+mod back_door;
 pub mod boot;
 pub mod cli;
 pub mod config;
@@ -63,5 +65,6 @@ pub mod logger;
 pub mod machine;
 pub mod memory;
 pub mod probe;
+pub mod process;
 pub mod sys;
 pub mod vcpu;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{DISK_CONTENTS, Machine, kvm};
 use nix::sys::signal::Signal;
-use secovia_stub_guests::{self as stubs, Guest};
+use secovia_stub_guests::{self as stubs, Guest, back_door};
 use serde_json::json;
 
 /// Runs a guest to its end and holds its output and the exit status against what they should be.
@@ -41,6 +41,21 @@ fn nothing_answers_where_nothing_is() {
         return;
     }
     check(stubs::NOTHING_THERE, "nothing\n", 3);
+}
+
+/// The guest is there that tests break out with; the device is not.
+#[test]
+fn there_is_no_back_door() {
+    if !kvm() {
+        return;
+    }
+    let guest = back_door::guest(&[back_door::Call::new(libc::SYS_getpid, [])]);
+    let outcome = Machine::bytes(&guest).run();
+    assert_eq!(
+        (outcome.output.as_str(), outcome.errors.as_str(), outcome.status),
+        ("closed\n", "", Some(3)),
+        "{outcome:?}"
+    );
 }
 
 #[test]

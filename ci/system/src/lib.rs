@@ -2,6 +2,8 @@
 //!
 //! Everything here is for tests and panics where something is not as it must be, with the console's output.
 
+pub mod break_out;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;

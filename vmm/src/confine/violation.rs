@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{self, Write};
 use std::sync::Once;
 
+use nix::sys::signal::{SigSet, Signal};
 use secovia_seccomp::{Call, List};
 use secovia_vmm_api::Exit;
 use vmm_sys_util::signal::register_signal_handler;
@@ -24,8 +25,14 @@ pub(super) fn expect_on_this_thread(list: List) -> io::Result<()> {
     static HANDLER: Once = Once::new();
     let mut installed = Ok(());
     HANDLER.call_once(|| {
-        installed = register_signal_handler(libc::SIGSYS, handler)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()));
+        // Whoever started this process may have left it blocked, and a blocked one is deadly.
+        let unblocked = SigSet::from(Signal::SIGSYS)
+            .thread_unblock()
+            .map_err(io::Error::from);
+        installed = unblocked.and_then(|()| {
+            register_signal_handler(libc::SIGSYS, handler)
+                .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+        });
     });
     LIST.set(Some(list));
     installed

@@ -18,6 +18,8 @@ use vm_memory::GuestAddress;
 use super::error::MachineError;
 use super::inventory::{self, Item};
 use crate::acpi;
+#[cfg(feature = "back-door")]
+use crate::back_door::BackDoor;
 use crate::boot::{self, Entry};
 use crate::config::VmConfig;
 use crate::confine::Landlock;
@@ -75,6 +77,13 @@ pub(super) fn boot(
 
     let mut board = Board::new(vm.clone());
     let Driven { serial, events } = board.fixed_devices(console)?;
+    #[cfg(feature = "back-door")]
+    board.ports(
+        "back door",
+        BackDoor::PORT,
+        BackDoor::LEN,
+        Arc::new(Mutex::new(BackDoor::new(memory.clone()))),
+    )?;
     let mut transports = Vec::with_capacity(devices.len());
     for (device, slot) in devices.into_iter().zip(slots) {
         let transport = MmioTransport::new(device, memory.clone(), board.pin(slot.pin)).map_err(assembly)?;

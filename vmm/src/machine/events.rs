@@ -24,10 +24,11 @@ use super::life::{Action, Event, Life};
 /// A handful of sources, each at most once in a round.
 const ROUND: usize = 32;
 
-/// Blocks the signals that ask the machine to end, and makes them readable.
+/// Blocks the signals that ask the machine to end, and makes them readable. All others are let through, whatever whoever
+/// started the process had blocked: one fetches vCPUs back, and one tells of forbidden system calls.
 pub(super) fn block_signals() -> io::Result<SignalFd> {
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-    signals.thread_block()?;
+    signals.thread_set_mask()?;
     Ok(SignalFd::with_flags(
         &signals,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,

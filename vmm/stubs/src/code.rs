@@ -41,6 +41,7 @@ guest! {
     interrupt_storm stub_interrupt_storm stub_interrupt_storm_end;
     disk_flood stub_disk_flood stub_disk_flood_end;
     vsock_flood stub_vsock_flood stub_vsock_flood_end;
+    back_door stub_back_door stub_back_door_end;
     pvh_to_long stub_pvh_to_long stub_pvh_to_long_end;
 }
 
@@ -59,5 +60,6 @@ global_asm!(
     pin = const VIRTIO_PIN,
     events = const EVENTS,
     power_button = const EVENT_POWER_BUTTON,
+    back_door = const BACK_DOOR,
     long_start = const LOAD_ADDRESS + 256,
 );

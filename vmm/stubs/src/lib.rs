@@ -5,6 +5,7 @@
 //!
 //! The guests know the machine's addresses ([`machine`]); a test of the VMM holds them against its own layout.
 
+pub mod back_door;
 mod code;
 mod elf;
 pub mod machine;

@@ -24,3 +24,5 @@ pub const VIRTIO_PIN: u8 = 6;
 pub const EVENTS: u32 = 0xc000_0000;
 /// Its bit for the power button.
 pub const EVENT_POWER_BUTTON: u8 = 1;
+/// The device that makes system calls for its guest, in the one VMM that has it.
+pub const BACK_DOOR: u16 = 0x5ec;
