@@ -97,6 +97,17 @@ build_release() {
         -p secovia-vmm -p secovia-jailer -p secovia-agent -p secovia-cli -p secovia-init >&2
 }
 
+# build_back_door: the VMM with a device that hands its process to the guest, and the jailer, for tests that break out;
+# exports where they are.
+build_back_door() {
+    cargo build --quiet --locked --manifest-path "$TREE/Cargo.toml" -p secovia-jailer >&2
+    cargo build --quiet --locked --manifest-path "$TREE/Cargo.toml" -p secovia-vmm --features back-door \
+        --bin secovia-vmm-back-door >&2
+    SECOVIA_VMM_BACK_DOOR=$(binary debug secovia-vmm-back-door)
+    SECOVIA_JAILER=${SECOVIA_JAILER:-$(binary debug secovia-jailer)}
+    export SECOVIA_VMM_BACK_DOOR SECOVIA_JAILER
+}
+
 # guest_assets: makes the guest's kernel, initrd and images, or takes them from the cache, and exports where all that a
 # Linux guest needs is found: the variables that `ci/test --help` lists.
 guest_assets() {

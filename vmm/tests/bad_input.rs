@@ -149,9 +149,9 @@ fn bad_values() {
         ),
         (
             "unknown section",
-            "/network-interfaces",
+            "/mmds-config",
             json!([]),
-            "unknown field `network-interfaces`",
+            "unknown field `mmds-config`",
         ),
         (
             "reserved address",

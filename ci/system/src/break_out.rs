@@ -43,7 +43,7 @@ fn suite(bed: &Bed) -> (String, Vec<String>) {
         name: "",
         cells: setups.iter().map(Setup::name).collect(),
     }];
-    for attempt in attempts::all(bed) {
+    for attempt in attempts::all(&bed.targets) {
         let mut cells = Vec::new();
         for setup in &setups {
             let outcome = bed.make(&attempt, setup);

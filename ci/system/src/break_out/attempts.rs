@@ -1,8 +1,26 @@
 //! What a guest that has taken the process over tries.
 
+use std::path::PathBuf;
+
 use secovia_stub_guests::back_door::{Argument, Call};
 
-use super::Bed;
+use super::cgroup::{MEMORY_LIMIT, PROCESS_LIMIT};
+
+/// What there is on the host to be got at, none of it the machine's.
+pub(super) struct Targets {
+    /// A disk of another machine's user.
+    pub(super) disk: PathBuf,
+    /// A file as the agent keeps its records.
+    pub(super) record: PathBuf,
+    /// A socket as the agent's.
+    pub(super) socket: PathBuf,
+    /// A port of 127.0.0.1 that something listens on.
+    pub(super) port: u16,
+    /// The file with another machine's memory limit.
+    pub(super) limits: PathBuf,
+    /// Two processes of root's. The second may end.
+    pub(super) processes: [i32; 2],
+}
 
 /// One attempt.
 pub(super) struct Attempt {
@@ -62,15 +80,15 @@ fn connect(family: i32, address: Vec<u8>) -> [Call; 2] {
 }
 
 /// All of them.
-pub(super) fn all(bed: &Bed) -> Vec<Attempt> {
+pub(super) fn all(targets: &Targets) -> Vec<Attempt> {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    let (disk, record, socket) = (text(&bed.other_disk), text(&bed.record), text(&bed.socket));
-    let (victim, doomed) = (bed.victim(), bed.victim());
+    let (disk, record, socket) = (text(&targets.disk), text(&targets.record), text(&targets.socket));
+    let [victim, doomed] = targets.processes;
     let mut unix = (libc::AF_UNIX as u16).to_le_bytes().to_vec();
     unix.extend(socket.as_bytes());
     unix.push(0);
     let mut internet = (libc::AF_INET as u16).to_le_bytes().to_vec();
-    internet.extend(bed.port.to_be_bytes());
+    internet.extend(targets.port.to_be_bytes());
     internet.extend([127, 0, 0, 1]);
     internet.extend([0; 8]);
     // BPF_MAP_CREATE: an array of one entry, keys and values of four bytes.
@@ -79,7 +97,7 @@ pub(super) fn all(bed: &Bed) -> Vec<Attempt> {
         .flat_map(|number| number.to_le_bytes())
         .collect();
     let map_size = map.len() as u64;
-    let past = Bed::MEMORY_LIMIT + (64 << 20);
+    let past = MEMORY_LIMIT + (64 << 20);
 
     let by_another = format!("/proc/{victim}/root/etc/shadow");
 
@@ -119,7 +137,7 @@ pub(super) fn all(bed: &Bed) -> Vec<Attempt> {
         attempt("one process more", [call!(SYS_clone, libc::SIGCHLD)]),
         attempt(
             "many processes",
-            (0..Bed::PROCESS_LIMIT).map(|_| call!(SYS_clone, libc::SIGCHLD)),
+            (0..PROCESS_LIMIT).map(|_| call!(SYS_clone, libc::SIGCHLD)),
         ),
         Attempt {
             executes: Some(0),
@@ -156,10 +174,6 @@ pub(super) fn all(bed: &Bed) -> Vec<Attempt> {
                 ),
             ],
         ),
-        attempt(
-            "another's limits",
-            [open(&text(&bed.other_limits()), libc::O_WRONLY)],
-        )
-        .on_files(),
+        attempt("another's limits", [open(&text(&targets.limits), libc::O_WRONLY)]).on_files(),
     ]
 }

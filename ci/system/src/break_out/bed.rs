@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use nix::unistd::{Pid, geteuid};
 use secovia_stub_guests::back_door;
 use serde_json::json;
 
-use super::attempts::Attempt;
+use super::attempts::{Attempt, Targets};
 use super::cgroup::Cgroup;
 use super::outcome::{End, Outcome};
 use super::setup::{Layer, Setup};
@@ -39,25 +38,14 @@ pub(super) struct Bed {
     folder: tempfile::TempDir,
     /// `/dev/kvm`'s mode as it was: without a jail the machine's user needs the host's own.
     kvm_mode: u32,
-    victims: Mutex<Vec<Child>>,
+    victims: [Child; 2],
     cgroup: Cgroup,
     _listeners: (UnixListener, TcpListener),
-    /// A disk of another machine's user.
-    pub(super) other_disk: PathBuf,
-    /// A file as the agent keeps its records.
-    pub(super) record: PathBuf,
-    /// A socket as the agent's.
-    pub(super) socket: PathBuf,
-    /// A port that something on this host listens on.
-    pub(super) port: u16,
+    /// What is to be got at.
+    pub(super) targets: Targets,
 }
 
 impl Bed {
-    /// A machine's memory limit: 64 MiB for its guest, and what is around.
-    pub(super) const MEMORY_LIMIT: u64 = 160 << 20;
-    /// How many threads and processes it may have; the start needs up to three.
-    pub(super) const PROCESS_LIMIT: u64 = 8;
-
     /// Prepares a host. The error says what this machine lacks.
     pub(super) fn new(vmm: PathBuf, jailer: PathBuf) -> Result<Self, String> {
         if !geteuid().is_root() {
@@ -84,33 +72,28 @@ impl Bed {
             TcpListener::bind("127.0.0.1:0").map_err(|error| format!("listen on 127.0.0.1: {error}"))?;
         let port = tcp.local_addr().expect("a listener has an address").port();
         let kvm_mode = kvm.mode() & 0o7777;
+        let cgroup = Cgroup::new()?;
+        // Nothing fails from here on: all that is changed is put back.
         set_mode(Path::new(KVM), kvm_mode | 0o666);
-        Ok(Self {
-            cgroup: Cgroup::new()?,
-            vmm,
-            jailer,
-            kvm_mode,
-            victims: Mutex::default(),
-            _listeners: (unix, tcp),
-            other_disk,
+        let victims = [victim(), victim()];
+        let targets = Targets {
+            disk: other_disk,
             record,
             socket,
             port,
+            limits: cgroup.other_memory_limit(),
+            processes: victims.each_ref().map(|child| child.id() as i32),
+        };
+        Ok(Self {
+            vmm,
+            jailer,
             folder,
+            kvm_mode,
+            victims,
+            cgroup,
+            _listeners: (unix, tcp),
+            targets,
         })
-    }
-
-    /// The limits of another machine.
-    pub(super) fn other_limits(&self) -> PathBuf {
-        self.cgroup.other_memory_limit()
-    }
-
-    /// A process of the host's, which lives as long as this.
-    pub(super) fn victim(&self) -> i32 {
-        let child = Command::new("sleep").arg("3600").spawn().expect("start sleep");
-        let pid = child.id() as i32;
-        self.victims.lock().expect("no thread panics with it").push(child);
-        pid
     }
 
     /// Makes an attempt, from a machine of its own.
@@ -128,11 +111,16 @@ impl Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         set_mode(Path::new(KVM), self.kvm_mode);
-        for child in self.victims.get_mut().expect("no thread panics with it") {
+        for child in &mut self.victims {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
+}
+
+/// A process of root's.
+fn victim() -> Child {
+    Command::new("sleep").arg("3600").spawn().expect("start sleep")
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Bed;
+/// A machine's memory limit in bytes: 64 MiB for its guest, and what is around.
+pub(super) const MEMORY_LIMIT: u64 = 160 << 20;
+/// How many threads and processes it may have; the start needs up to three.
+pub(super) const PROCESS_LIMIT: u64 = 8;
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Our part of the hierarchy.
@@ -71,8 +74,8 @@ impl Cgroup {
 
     fn limits(&self) -> [(String, u64); 2] {
         [
-            (self.memory_limit().into(), Bed::MEMORY_LIMIT),
-            ("pids.max".into(), Bed::PROCESS_LIMIT),
+            (self.memory_limit().into(), MEMORY_LIMIT),
+            ("pids.max".into(), PROCESS_LIMIT),
         ]
     }
 
