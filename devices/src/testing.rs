@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::GuestMemory;
@@ -190,6 +191,25 @@ impl FakeDriver {
             .store(self.avail_index[at], GuestAddress(avail + 2), Ordering::Release)
             .unwrap();
         head
+    }
+
+    /// Queue `index`, set up as the transport does it, for a test that calls a device by itself. Its answers begin anew.
+    pub fn queue(&mut self, index: u16) -> Queue {
+        let at = usize::from(index);
+        let base = queue_base(index);
+        let mut queue = Queue::new(self.sizes[at]).unwrap();
+        queue.try_set_size(self.sizes[at]).unwrap();
+        queue.try_set_desc_table_address(GuestAddress(base)).unwrap();
+        queue
+            .try_set_avail_ring_address(GuestAddress(base + AVAIL))
+            .unwrap();
+        queue
+            .try_set_used_ring_address(GuestAddress(base + USED))
+            .unwrap();
+        queue.set_ready(true);
+        self.put(base + USED, &[0; 4]);
+        self.used_index[at] = 0;
+        queue
     }
 
     /// Tells the device of new requests, and has it finish what it left, as the event loop does: on a busy host a

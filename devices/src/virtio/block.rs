@@ -65,8 +65,8 @@ pub struct Block {
     chain: Chain,
     gate: Gate,
     alarm: Alarm,
-    /// A request waits for the alarm.
-    limited: bool,
+    /// A request waits for the alarm, or for another turn.
+    behind: bool,
     features: u64,
     config_space: [u8; CONFIG_LEN],
 }
@@ -114,7 +114,7 @@ impl Block {
             chain: Chain::new(),
             gate: Gate::new(&config.limit),
             alarm,
-            limited: false,
+            behind: false,
             features,
         })
     }
@@ -154,7 +154,7 @@ impl Block {
             gate.charge(answer.moved);
             Ok(Some(answer.written))
         })?;
-        self.limited = limited;
+        self.behind = limited || active.share.was_cut_short();
         Ok(Outcome {
             interrupt,
             config_changed: false,
@@ -308,7 +308,7 @@ impl VirtioDevice for Block {
     }
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        if self.limited {
+        if self.behind {
             self.serve(active)
         } else {
             Ok(Outcome::default())
@@ -317,7 +317,7 @@ impl VirtioDevice for Block {
 
     fn reset(&mut self) {
         self.alarm.stop();
-        self.limited = false;
+        self.behind = false;
     }
 }
 

@@ -176,7 +176,7 @@ impl VirtioDevice for Net {
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let received = self.receiver.run(&mut self.port, active)?;
-        let sent = self.sender.waits_for_alarm() && self.sender.run(&mut self.port, active)?;
+        let sent = self.sender.is_behind() && self.sender.run(&mut self.port, active)?;
         Ok(interrupt(received || sent))
     }
 

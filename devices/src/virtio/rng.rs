@@ -26,8 +26,8 @@ pub struct Rng {
     chain: Chain,
     gate: Gate,
     alarm: Alarm,
-    /// A request waits for the alarm.
-    limited: bool,
+    /// A request waits for the alarm, or for another turn.
+    behind: bool,
 }
 
 impl Rng {
@@ -37,7 +37,7 @@ impl Rng {
             chain: Chain::new(),
             gate: Gate::new(limit),
             alarm: Alarm::new()?,
-            limited: false,
+            behind: false,
         })
     }
 
@@ -56,7 +56,7 @@ impl Rng {
             gate.charge(u64::from(bytes));
             Ok(Some(bytes))
         })?;
-        self.limited = limited;
+        self.behind = limited || active.share.was_cut_short();
         Ok(Outcome {
             interrupt,
             config_changed: false,
@@ -115,7 +115,7 @@ impl VirtioDevice for Rng {
     }
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        if self.limited {
+        if self.behind {
             self.serve(active)
         } else {
             Ok(Outcome::default())
@@ -124,7 +124,7 @@ impl VirtioDevice for Rng {
 
     fn reset(&mut self) {
         self.alarm.stop();
-        self.limited = false;
+        self.behind = false;
     }
 }
 

@@ -51,9 +51,9 @@ impl Sender {
         self.state = State::default();
     }
 
-    /// Whether the alarm is something to act on.
-    pub(super) fn waits_for_alarm(&self) -> bool {
-        self.state == State::Alarm
+    /// Whether there is something to send that the guest will not tell of again.
+    pub(super) fn is_behind(&self) -> bool {
+        self.state != State::Guest
     }
 
     /// Moves packets from the guest. Says whether it wants an interrupt.

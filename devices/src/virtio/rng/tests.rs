@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::limiter::BucketConfig;
 use crate::testing::{BUFFERS, FakeDriver};
+use crate::virtio::device::Share;
 
 fn driver() -> FakeDriver {
     limited(&LimiterConfig::default())
@@ -84,4 +85,49 @@ fn a_limit_counts_bytes_and_holds_requests_back() {
     driver.start();
     driver.transport.handle_host();
     assert_eq!(driver.used(0), None);
+}
+
+#[test]
+fn what_a_limit_held_back_and_a_share_cut_short_is_taken_up_again() {
+    let bucket = BucketConfig {
+        size: 1,
+        one_time_burst: 0,
+        refill_time: 1,
+    };
+    let mut rng = Rng::new(&LimiterConfig {
+        bandwidth: None,
+        operations: Some(bucket),
+    })
+    .unwrap();
+    // The ring is filled by a driver whose own device never runs.
+    let mut driver = driver();
+    for _ in 0..4 {
+        driver.add(0, &[(BUFFERS, 8, true)]);
+    }
+    let mut queues = [driver.queue(0)];
+    let memory = driver.memory.clone();
+    let mut call = |rng: &mut Rng, kick: bool| {
+        let mut active = Active {
+            memory: &memory,
+            queues: &mut queues,
+            features: 0,
+            share: Share::of(Duration::ZERO),
+        };
+        let outcome = if kick {
+            rng.handle_queue(0, &mut active)
+        } else {
+            rng.handle_host(&mut active)
+        };
+        outcome.unwrap();
+    };
+    call(&mut rng, true);
+    // From here on it is the event loop's, and each call gets one request done or none.
+    let started = Instant::now();
+    let mut answers = 0;
+    while answers < 4 {
+        answers += std::iter::from_fn(|| driver.used(0)).count();
+        std::thread::sleep(Duration::from_millis(1));
+        call(&mut rng, false);
+        assert!(started.elapsed() < Duration::from_secs(10), "{answers} answers");
+    }
 }
