@@ -74,6 +74,32 @@ fn several_processors_all_come_up() {
     }
 }
 
+/// More disks than there are interrupt pins: several share one, and each is heard.
+#[test]
+fn forty_disks_are_all_read() {
+    let mut bench = Bench::new(&given("SECOVIA_KERNEL"), "poweroff");
+    for number in 0..40 {
+        bench.add_disk(
+            &format!("disk{number}"),
+            1,
+            &format!("this is disk {number:03}"),
+            true,
+        );
+    }
+    let end = bench.start().end();
+    end.assert_code(Exit::GuestShutdown.code());
+    for number in 0..40u8 {
+        let letter = |number: u8| char::from(b'a' + number);
+        let name = match number {
+            0..26 => format!("vd{}", letter(number)),
+            _ => format!("vd{}{}", letter(number / 26 - 1), letter(number % 26)),
+        };
+        end.assert_line(&format!(
+            "report: disk {name} sectors {MIB_IN_SECTORS} ro 1 head this is disk {number:03}"
+        ));
+    }
+}
+
 /// The least memory there is, and so much that a part lies above the gap under 4 GiB.
 #[test]
 fn memory_from_the_least_to_above_the_gap() {

@@ -1,0 +1,79 @@
+//! A Linux guest with a balloon: what it does not use goes back to the host.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use secovia_system_tests::{Bench, Machine, given};
+use secovia_vmm_api::BalloonSpec;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn bench(balloon: BalloonSpec, script: &str) -> Bench {
+    let mut bench = Bench::new(&given("SECOVIA_KERNEL"), "");
+    bench.spec.machine_config.mem_size_mib = 512;
+    bench.spec.balloon = Some(balloon);
+    bench.script(script);
+    bench
+}
+
+/// The VMM's memory that is there, in MiB.
+fn resident(machine: &Machine) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", machine.pid())).expect("the VMM runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+        .expect("a number")
+        / 1024
+}
+
+/// Waits until the VMM has less than `mib` of memory.
+fn wait_for_less(machine: &Machine, mib: u64) {
+    let started = Instant::now();
+    while resident(machine) >= mib {
+        assert!(started.elapsed() < LIMIT, "still {} MiB", resident(machine));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// 256 MiB that the guest has used and freed are the host's again, without anyone's asking.
+#[test]
+fn memory_that_the_guest_frees_is_the_hosts_again() {
+    let reporting = BalloonSpec {
+        deflate_on_oom: true,
+        stats_polling_interval_s: 1,
+        free_page_reporting: true,
+        ..BalloonSpec::default()
+    };
+    let script = "mkdir /fill; mount -t tmpfs -o size=300m fill /fill\n\
+        dd if=/dev/zero of=/fill/file bs=1M count=256 2>/dev/null\n\
+        echo report: full\n\
+        sleep 3\n\
+        rm /fill/file\n\
+        echo report: empty\n\
+        while :; do sleep 1000; done";
+    let mut machine = bench(reporting, script).start();
+    machine.wait_for_line("report: full");
+    let full = resident(&machine);
+    assert!(full > 256, "{full} MiB");
+    machine.wait_for_line("report: empty");
+    wait_for_less(&machine, full - 200);
+}
+
+/// A balloon of 256 MiB takes them from the guest, and from the VMM what they were.
+#[test]
+fn a_balloon_takes_what_it_is_told_to() {
+    let half = BalloonSpec {
+        amount_mib: 256,
+        ..BalloonSpec::default()
+    };
+    let script = "while total=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo); [ $total -gt 262144 ]; do\n\
+            sleep 0.1\n\
+        done\n\
+        echo report: inflated\n\
+        while :; do sleep 1000; done";
+    let mut machine = bench(half, script).start();
+    machine.wait_for_line("report: inflated");
+    // What the kernel took at its start, and no more than is left to it.
+    wait_for_less(&machine, 256);
+}
