@@ -67,10 +67,13 @@ pub const EVENTS_PIN: u8 = 5;
 pub const VIRTIO: u64 = GAP_START + 0x1000;
 /// Bytes for each virtio device.
 pub const VIRTIO_SIZE: u64 = MmioTransport::LEN;
-/// First virtio device's pin; the next device has the next pin.
+/// First virtio device's pin; the next device has the next pin, and behind the last one they begin again: an interrupt is
+/// a message each time, so that none is lost where two devices share a pin.
 pub const VIRTIO_PIN: u8 = 6;
-/// As many virtio devices as there are pins.
-pub const VIRTIO_MAX: usize = (ioapic::PINS - VIRTIO_PIN) as usize;
+/// How many pins virtio devices have.
+pub const VIRTIO_PINS: u8 = ioapic::PINS - VIRTIO_PIN;
+/// As many virtio devices as anyone has asked for yet; there is room for more.
+pub const VIRTIO_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

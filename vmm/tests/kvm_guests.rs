@@ -87,11 +87,19 @@ fn the_largest_machine_starts() {
     if !kvm() {
         return;
     }
-    let machine = Machine::stub(stubs::HELLO)
+    let machine = Machine::stub(stubs::HELLO);
+    let disk = machine.folder.join("disk");
+    let drive = |number: u32| {
+        let id = format!("disk{number}");
+        json!({ "drive_id": id, "path_on_host": disk, "is_root_device": false, "is_read_only": true })
+    };
+    let drives: Vec<_> = (0..62).map(drive).collect();
+    let machine = machine
         .with(
             "/machine-config",
             json!({ "vcpu_count": 32, "mem_size_mib": 5120, "smt": true }),
         )
+        .with("/drives", json!(drives))
         .with("/entropy", json!({}))
         .with_vsock();
     let outcome = machine.run();

@@ -53,6 +53,11 @@ fn edge(pin: u8) -> Interrupt {
     Interrupt::new(true, true, false, false, pin.into())
 }
 
+/// The same, of several.
+fn shared_edge(pin: u8) -> Interrupt {
+    Interrupt::new(true, true, false, true, pin.into())
+}
+
 /// Serial port and panic device.
 fn legacy_devices(body: &mut Vec<u8>) {
     let (serial, panic) = (Serial::COM1 as u16, PvPanic::PORT as u16);
@@ -162,6 +167,8 @@ fn generation_id(body: &mut Vec<u8>) {
 fn virtio_devices(body: &mut Vec<u8>, slots: &[VirtioSlot]) {
     for (index, slot) in slots.iter().enumerate() {
         let (index, address) = (index as u8, slot.address as u32);
+        let users = slots.iter().filter(|other| other.pin == slot.pin).count();
+        let interrupt = if users > 1 { shared_edge } else { edge };
         Device::new(
             path(&format!("\\_SB_.V{index:03}")),
             vec![
@@ -173,7 +180,7 @@ fn virtio_devices(body: &mut Vec<u8>, slots: &[VirtioSlot]) {
                     path("_CRS"),
                     &ResourceTemplate::new(vec![
                         &Memory32Fixed::new(true, address, layout::VIRTIO_SIZE as u32),
-                        &edge(slot.pin),
+                        &interrupt(slot.pin),
                     ]),
                 ),
             ],

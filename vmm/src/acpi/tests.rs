@@ -95,12 +95,19 @@ fn the_dsdt_names_every_device() {
 
 #[test]
 fn the_tables_of_the_largest_machine_fit() {
+    let pins = u64::from(layout::VIRTIO_PINS);
     let slots: Vec<_> = (0..layout::VIRTIO_MAX as u64)
         .map(|n| VirtioSlot {
             address: layout::VIRTIO + n * layout::VIRTIO_SIZE,
-            pin: layout::VIRTIO_PIN + n as u8,
+            pin: layout::VIRTIO_PIN + (n % pins) as u8,
         })
         .collect();
+    // An extended interrupt descriptor: consumer, edge-triggered, and shared where another device has the pin too.
+    let interrupt = |shared: u8, pin: u8| [0x89, 6, 0, 0b11 | shared << 3, 1, pin, 0, 0, 0];
+    let (area, pin) = (build(32, &slots), layout::VIRTIO_PIN);
+    assert!(contains(&area, &interrupt(1, pin)) && !contains(&area, &interrupt(0, pin)));
+    let (area, last) = (build(32, &slots[..pins as usize + 1]), pin + pins as u8 - 1);
+    assert!(contains(&area, &interrupt(1, pin)) && contains(&area, &interrupt(0, last)));
     let memory = crate::memory::create(64 << 20).unwrap();
     assert_eq!(write(&memory, 32, &slots).unwrap(), layout::ACPI_START);
 }

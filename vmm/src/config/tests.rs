@@ -189,13 +189,13 @@ fn what_is_wrong_is_named_with_its_remedy() {
 }
 
 #[test]
-fn more_devices_than_pins_are_refused() {
+fn more_devices_than_fit_are_refused() {
     let mut spec = spec();
-    spec.drives = (0..17).map(|number| drive(&number.to_string())).collect();
+    spec.drives = (0..63).map(|number| drive(&number.to_string())).collect();
     let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
     assert_eq!(
         message,
-        "drives, network-interfaces, balloon, vsock, entropy: 19 devices; at most 18 fit"
+        "drives, network-interfaces, balloon, vsock, entropy: 65 devices; at most 64 fit"
     );
 }
 

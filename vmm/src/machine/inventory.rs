@@ -49,7 +49,7 @@ pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
 pub(super) fn slot(index: usize) -> VirtioSlot {
     VirtioSlot {
         address: layout::VIRTIO + index as u64 * layout::VIRTIO_SIZE,
-        pin: layout::VIRTIO_PIN + index as u8,
+        pin: layout::VIRTIO_PIN + (index % usize::from(layout::VIRTIO_PINS)) as u8,
     }
 }
 
