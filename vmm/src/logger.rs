@@ -1,7 +1,7 @@
 //! The log: one line a message, to standard error or a file. Nothing of the guest's data is ever logged.
 //!
-//! What a guest does can lead to a warning, and it can do it as often as it likes. So [`BURST`] lines are written at
-//! once and one more every [`PACE_MS`] milliseconds; the others are counted, and the next line tells how many they were.
+//! What a guest does can lead to a warning, and it can do it as often as it likes. So `BURST` lines are written at
+//! once and one more every `PACE_MS` milliseconds; the others are counted, and the next line tells how many they were.
 //! Levels below `info` are not bounded: whoever asks for them looks on, and wants to see every line.
 
 use std::fs::File;

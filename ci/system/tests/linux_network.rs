@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use secovia_system_tests::network::{GUEST, HOST, TAP, with_tap};
 use secovia_system_tests::{Bench, End, given};
@@ -44,29 +44,24 @@ fn listen(port: u16) -> TcpListener {
     TcpListener::bind((HOST, port)).expect("listen on the tap's address")
 }
 
-/// Gives `bytes` to the first who connects; says when that was, and when all was gone.
-fn give(listener: TcpListener, bytes: Vec<u8>) -> thread::JoinHandle<Duration> {
+/// Gives `bytes` to the first who connects; says when that was.
+fn give(listener: TcpListener, bytes: Vec<u8>) -> thread::JoinHandle<Instant> {
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("the guest connects");
-        let started = Instant::now();
+        let begun = Instant::now();
         stream.write_all(&bytes).expect("the guest reads");
-        stream
-            .shutdown(std::net::Shutdown::Write)
-            .expect("end the stream");
-        // The guest closes when it has all.
-        let _ = stream.read(&mut [0]);
-        started.elapsed()
+        begun
     })
 }
 
-/// Takes all from the first who connects.
-fn take(listener: TcpListener) -> thread::JoinHandle<(Vec<u8>, Duration)> {
+/// Takes all from the first who connects; says when that was, and when it was over.
+fn take(listener: TcpListener) -> thread::JoinHandle<(Vec<u8>, Instant, Instant)> {
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("the guest connects");
-        let started = Instant::now();
+        let begun = Instant::now();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).expect("the guest writes");
-        (bytes, started.elapsed())
+        (bytes, begun, Instant::now())
     })
 }
 
@@ -113,7 +108,7 @@ fn what_goes_over_the_network_arrives_whole() {
         end.assert_line("report: large echo");
         end.assert_line(&format!("report: received {expected} -"));
         given.join().expect("the host's side of it");
-        let (bytes, _) = taken.join().expect("the host's side of it");
+        let (bytes, ..) = taken.join().expect("the host's side of it");
         assert_eq!(bytes.len(), 16 * MIB, "{end}");
         end.assert_line(&format!("report: sent {} -", hash(&bytes)));
         // Each packet of 1400 bytes by itself would be 12,000 of them: they were cut by the host.
@@ -147,15 +142,15 @@ fn a_limit_holds_in_both_directions() {
         let (given, taken) = (give(listen(SOURCE), bytes.clone()), take(listen(SINK)));
         let script = format!(
             "echo report: received $(nc {HOST} {SOURCE} </dev/null | wc -c)\n\
-             sleep 1\n\
              dd if=/dev/zero bs=64K count=5 2>/dev/null | nc {HOST} {SINK}"
         );
         let end = ended(bench(limited, &script));
         end.assert_line(&format!("report: received {}", bytes.len()));
-        let received = given.join().expect("the host's side of it");
-        let (bytes, sent) = taken.join().expect("the host's side of it");
+        let begun = given.join().expect("the host's side of it");
+        let (bytes, middle, ended) = taken.join().expect("the host's side of it");
         assert_eq!(bytes.len(), LIMITED);
-        for (direction, elapsed) in [("to the guest", received), ("from it", sent)] {
+        // The guest sends when it has received all.
+        for (direction, elapsed) in [("to the guest", middle - begun), ("from it", ended - middle)] {
             let seconds = elapsed.as_secs_f64();
             assert!((3.7..20.0).contains(&seconds), "{direction}: {seconds} s\n{end}");
         }

@@ -9,8 +9,9 @@
 //! holds back, the event loop sends. Packets to the guest are read by the event loop.
 //!
 //! # System calls
-//! Sending: one for each packet (writev). Receiving: one for each packet (readv), one more that finds nothing, and the
-//! event loop's wait and the interrupt for each run of packets. With a limit, one timer setting each time it holds.
+//! Sending: one for each packet (writev). Receiving: one for each packet (readv), and for each run of packets one more
+//! that finds nothing, the event loop's wait, its look whether work was left, and the interrupt. With a limit, one timer
+//! setting each time it holds.
 //!
 //! # What is dropped, and counted
 //! A packet of the guest's that is no packet (no header, too short, too long, asks for what was not agreed on), or that
