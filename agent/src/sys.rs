@@ -98,6 +98,23 @@ impl BeforeExec {
     }
 }
 
+/// Whether the kernel is able to keep processes off each other's cores, or need not: it runs one thread on each.
+pub fn has_core_scheduling() -> bool {
+    const ONE_THREAD: libc::c_ulong = 0; // PIDTYPE_PID
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes one `u64` to the address, which is `cookie`'s.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SCHED_CORE,
+            libc::PR_SCHED_CORE_GET as libc::c_ulong,
+            0 as libc::c_ulong,
+            ONE_THREAD,
+            &raw mut cookie,
+        )
+    };
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ENODEV)
+}
+
 /// Gives this process, and all that it starts, a core scheduling group of its own. Where no two threads share a core
 /// (`ENODEV`) there is nothing to keep apart.
 fn core_cookie() -> io::Result<()> {

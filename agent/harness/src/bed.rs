@@ -54,6 +54,8 @@ pub struct Settings {
     pub boot_timeout_s: u64,
     /// Whose members may use the socket.
     pub socket_group: &'static str,
+    /// More lines of the configuration.
+    pub more: &'static str,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             log_max_bytes: 16 << 20,
             boot_timeout_s: 120,
             socket_group: "secovia",
+            more: "",
         }
     }
 }
@@ -112,7 +115,7 @@ impl Testbed {
         let config = format!(
             "state_dir = {:?}\nruntime_dir = {:?}\nvmm = {:?}\njailer = {:?}\nkernel = {kernel:?}\n\
              initrd = {initrd:?}\nvm_uids = {{ first = {}, count = {} }}\nlog_level = \"debug\"\nsocket_group = {:?}\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
-             [restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n",
+             {}[restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n",
             bed.path("state"),
             bed.path("run"),
             programs.vmm,
@@ -122,6 +125,7 @@ impl Testbed {
             settings.socket_group,
             settings.log_max_bytes,
             settings.boot_timeout_s,
+            settings.more,
         );
         file("agent.toml", &config);
         bed

@@ -42,6 +42,7 @@ scenarios!(
     what_happened_meanwhile_is_found_out,
     a_stop_outlives_the_agent,
     always_comes_back_with_the_agent,
+    a_vm_is_held_in_its_bounds,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -331,6 +332,14 @@ async fn a_start_that_fails_says_why() {
     };
     fs::write(bed.path("agent.toml"), format!("{config}\nsurprise = 1\n")).unwrap();
     fails("unknown field `surprise`");
+    if !secovia_agent::sys::has_core_scheduling() {
+        fs::write(
+            bed.path("agent.toml"),
+            format!("core_scheduling = true\n{config}"),
+        )
+        .unwrap();
+        fails("`core_scheduling`");
+    }
     fs::remove_file(bed.path("agent.toml")).unwrap();
     fails("agent.toml");
     fs::write(bed.path("agent.toml"), &config).unwrap();

@@ -305,7 +305,13 @@ async fn no_moment_is_a_bad_one_for_a_jailer_to_die() {
     scenarios::no_moment_is_a_bad_one_for_a_jailer_to_die(&programs, 60).await;
 }
 
-/// Over a restart of the agent nothing changes for a VM; exec still finds its way.
+/// kill -9 of the VMM in the first moments of its life leaves nothing either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_vmm_may_die_as_soon_as_it_is_one() {
+    scenarios::a_vmm_may_die_as_soon_as_it_is_one(&programs(), 25).await;
+}
+
+/// A VMM is known by what the kernel says of it, not by files that somebody may have removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_vm_whose_directory_was_removed_is_still_known() {
     let mut bed = bed().await;

@@ -40,6 +40,7 @@ scenarios!(
     what_happened_meanwhile_is_found_out,
     a_stop_outlives_the_agent,
     always_comes_back_with_the_agent,
+    a_vm_is_held_in_its_bounds,
     a_disk_keeps_what_was_written,
 );
 

@@ -52,6 +52,12 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+    /// The configuration asks for what the kernel has not.
+    #[error(
+        "`core_scheduling` in agent.toml is on, and this kernel has no core scheduling; start the host with `nosmt` \
+         instead and switch it off, or use a kernel with CONFIG_SCHED_CORE"
+    )]
+    CoreScheduling,
     /// The records cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,6 +84,9 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(mut config: Config) -> Result<Opened, OpenError> {
+    if config.core_scheduling && !sys::has_core_scheduling() {
+        return Err(OpenError::CoreScheduling);
+    }
     let private = |path: &Path| make_private_dir(path).map_err(failed("make directory", path));
     private(&config.state_dir)?;
     // Members of the group pass through this one to the socket.

@@ -102,7 +102,7 @@ pub enum LaunchError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     /// The jailer's program cannot be run.
-    #[error("run jailer {program}: {source}; check `jailer` and `core_scheduling` in agent.toml")]
+    #[error("run jailer {program}: {source}; check `jailer` in agent.toml")]
     Spawn {
         /// The program.
         program: PathBuf,

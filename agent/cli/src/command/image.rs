@@ -29,12 +29,25 @@ pub(super) async fn import(client: &Client, path: &Path) -> Result<u8, Failure> 
     let import = ImageImport {
         path: text.to_string(),
     };
-    let image = client
-        .import_image(&import)
-        .await
-        .map_err(Failure::agent(format!("image import {}", path.display())))?;
+    let image = client.import_image(&import).await.map_err(|error| {
+        let hint = hint(&absolute, &error.to_string());
+        match Failure::agent(format!("image import {}", path.display()))(error) {
+            failure if hint.is_empty() => failure,
+            failure => Failure::other(format!("{failure}{hint}")),
+        }
+    })?;
     print(&format!("{}\n", image.manifest.name))?;
     Ok(0)
+}
+
+/// What helps where the agent does not find what is there: as a service it has a directory for temporary files of its own.
+fn hint(path: &Path, error: &str) -> &'static str {
+    let temporary = ["/tmp", "/var/tmp"].iter().any(|dir| path.starts_with(dir));
+    if temporary && error.contains("No such file") {
+        "; the agent does not see this /tmp: put the image elsewhere, below /srv for one"
+    } else {
+        ""
+    }
 }
 
 /// `secovia image ls`.
@@ -88,6 +101,14 @@ mod tests {
     use secovia_agent_api::Manifest;
 
     use super::*;
+
+    #[test]
+    fn what_only_the_caller_sees_is_explained() {
+        let missing = "read manifest: No such file or directory";
+        assert!(hint(Path::new("/tmp/web"), missing).contains("elsewhere"));
+        assert_eq!(hint(Path::new("/tmp/web"), "wrong digest"), "");
+        assert_eq!(hint(Path::new("/srv/tmp/web"), missing), "");
+    }
 
     #[test]
     fn a_listing_has_a_line_for_each() {

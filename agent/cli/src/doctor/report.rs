@@ -31,9 +31,9 @@ impl Report {
                 Status::Warn => "WARN",
                 Status::Fail => "FAIL",
             };
-            text += &format!("{word:<5} {:<11} {}\n", check.id, check.message);
+            text += &format!("{word:<5} {:<13} {}\n", check.id, check.message);
             if let Some(remedy) = &check.remedy {
-                text += &format!("{:17} -> {remedy}\n", "");
+                text += &format!("{:19} -> {remedy}\n", "");
             }
         }
         let count = |status| self.checks.iter().filter(|check| check.status == status).count();

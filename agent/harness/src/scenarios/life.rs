@@ -1,5 +1,7 @@
 //! One VM, from its creation to its removal.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -285,4 +287,67 @@ pub async fn a_disk_keeps_what_was_written(programs: &Programs) {
     );
     client.delete_vm("keeps", false).await.unwrap();
     assert!(entries(&bed.path("state/vms")).is_empty());
+}
+
+/// A VM has a control group with the limits that it was created with, and a user of its own. Needs control groups of
+/// version 2.
+pub async fn a_vm_is_held_in_its_bounds(programs: &Programs) {
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        println!("SKIP: a_vm_is_held_in_its_bounds: no control groups of version 2");
+        return;
+    }
+    let settings = Settings {
+        more: "disk_read_bytes_per_s = 10000000\n",
+        ..Settings::default()
+    };
+    let bed = Testbed::with_image(programs, &settings).await;
+    let client = bed.client();
+    client
+        .create_vm(&sh("bound", "while :; do sleep 0.05; done"))
+        .await
+        .unwrap();
+    let vm = bed.running("bound").await;
+    let pid = vm.vmm_pid.unwrap();
+    let proc = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    assert_eq!(proc("cgroup").trim(), format!("0::/secovia.slice/{}", vm.id));
+    let group = Path::new("/sys/fs/cgroup/secovia.slice").join(&vm.id);
+    let setting = |name: &str| fs::read_to_string(group.join(name)).unwrap();
+    for (name, value) in [
+        ("memory.max", ((128u64 + 64) << 20).to_string()),
+        ("memory.oom.group", "1".into()),
+        ("pids.max", "33".into()),
+        ("cpu.weight", "100".into()),
+    ] {
+        assert_eq!(setting(name).trim(), value, "{name}");
+    }
+    // A test's directories may lie in memory, which is no disk.
+    let io = setting("io.max");
+    assert!(io.is_empty() || io.contains("rbps=10000000 wbps=max"), "{io}");
+    assert_eq!(
+        setting("cgroup.procs").trim(),
+        pid.to_string(),
+        "it is alone in there"
+    );
+    let status = proc("status");
+    let line = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+            .trim()
+    };
+    let uid = line("Uid:").split_whitespace().next().unwrap();
+    assert!(bed.uids().contains(&uid.parse().unwrap()), "{uid}");
+    assert_eq!(
+        (line("CapEff:"), line("CapBnd:")),
+        ("0000000000000000", "0000000000000000")
+    );
+    assert_eq!(line("NoNewPrivs:"), "1");
+    if bed.is_real() {
+        assert_eq!(line("Seccomp:"), "2", "under a filter of system calls");
+    }
+    let stats = client.vm_stats("bound").await.unwrap();
+    assert!(stats.memory_bytes > 0 && stats.cpu_time_us > 0, "{stats:?}");
+    client.delete_vm("bound", true).await.unwrap();
+    bed.assert_nothing_runs();
 }

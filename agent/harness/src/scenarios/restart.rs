@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use secovia_agent_api::{LogQuery, RestartPolicy, StopRequest, Vm, VmCreate, VmState, WaitUntil};
 use secovia_guest_protocol::ExitStatus;
 
+use crate::bed::PATIENCE;
 use crate::{Programs, Settings, Testbed, exec, log_text, run, sh};
 
 const COUNTS: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done";
@@ -267,4 +269,32 @@ pub async fn no_moment_is_a_bad_one_for_a_jailer_to_die(programs: &Programs, rou
     assert!(died > 5 && came_through > 5, "{died} {came_through}");
     client.delete_vm("x", true).await.unwrap();
     bed.assert_nothing_runs();
+}
+
+/// kill -9 of whatever has just become a VM's own process, many times as early as can be: the record says so, and nothing
+/// is left.
+pub async fn a_vmm_may_die_as_soon_as_it_is_one(programs: &Programs, rounds: u32) {
+    let bed = Testbed::with_image(programs, &Settings::default()).await;
+    let client = bed.client();
+    for round in 0..rounds {
+        client.create_vm(&sh("x", COUNTS)).await.unwrap();
+        let begun = Instant::now();
+        let vmm = loop {
+            if let Some((_, pid)) = bed.vmms().first() {
+                break *pid;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}", bed.agent_log());
+        };
+        std::thread::sleep(Duration::from_micros(u64::from(round) * 200));
+        let _ = kill(Pid::from_raw(vmm as i32), Signal::SIGKILL);
+        let vm = client.wait_vm("x", WaitUntil::Ended).await.unwrap();
+        // A guest that was just being asked is missed before its VMM is.
+        let expected = ["signal 9", "the jailer failed", "cannot be reached"];
+        assert!(
+            matches!(&vm.state, VmState::Failed { reason, .. } if expected.iter().any(|words| reason.contains(words))),
+            "{vm:?}"
+        );
+        bed.assert_nothing_runs();
+        client.delete_vm("x", true).await.unwrap();
+    }
 }
