@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         ("limits_hold", limits_hold),
         ("a_machine_runs_once", a_machine_runs_once),
         ("a_jail_can_be_used_again", a_jail_can_be_used_again),
+        (
+            "killed_at_any_moment_it_starts_the_next_time",
+            killed_at_any_moment_it_starts_the_next_time,
+        ),
         ("a_dry_run_touches_nothing", a_dry_run_touches_nothing),
         (
             "a_cgroup_of_version_1_is_joined_and_undone",
@@ -390,6 +394,44 @@ fn a_jail_can_be_used_again() -> Outcome {
         })?;
         let jail = start(&host, words);
         assert_eq!(jail.seen["tries"]["run what it wrote"], "PermissionDenied");
+        jail.end();
+    }
+    Ok(())
+}
+
+/// A jailer that is killed can undo nothing; what it leaves must not be in the way.
+fn killed_at_any_moment_it_starts_the_next_time() -> Outcome {
+    for words in WAYS {
+        let host = Host::new();
+        // From before its first step to after its last, which takes some milliseconds.
+        for step in 0..40 {
+            let mut command = host.command();
+            command
+                .args(host.grant("kernel", "kernel"))
+                .args(host.grant("disk", "disk:rw"))
+                .args(words)
+                .args(["--", WITNESS, witness::LINGER])
+                .stdout(Stdio::null());
+            let mut child = command.spawn()?;
+            std::thread::sleep(std::time::Duration::from_micros(150 * step));
+            child.kill()?;
+            child.wait()?;
+            // A process of its own ends with its jailer, unless it was let go; then it is the caller's.
+            let recorded = host.machine().join("vmm.pid");
+            let text = fs::read_to_string(&recorded).unwrap_or_default();
+            // Read once: after that the number may be another process's.
+            let _ = fs::remove_file(recorded);
+            if let (false, Ok(pid)) = (words.is_empty(), text.trim_end().parse())
+                && pid != child.id() as i32
+                && let Some(target) = rustix::process::Pid::from_raw(pid)
+                && rustix::process::kill_process(target, rustix::process::Signal::KILL).is_ok()
+            {
+                reap(pid);
+            }
+        }
+        let _ = fs::remove_file(host.machine().join("root/link"));
+        let jail = start(&host, words);
+        assert_eq!(jail.seen["identity"]["user"], json!([UID, UID]));
         jail.end();
     }
     Ok(())

@@ -100,16 +100,19 @@ fn spawn(
 ) -> Result<(), StepError> {
     let problem = |problem: Problem| StepError::new(step, &problem);
     let many = "close some descriptors";
-    let (go, mut let_go) = pipe().map_err(Problem::os(many)).map_err(problem)?;
-    let (mut told, tell) = pipe().map_err(Problem::os(many)).map_err(problem)?;
+    let (go, let_go) = pipe().map_err(Problem::os(many)).map_err(problem)?;
+    let (told, tell) = pipe().map_err(Problem::os(many)).map_err(problem)?;
     let cgroup = cgroup.map(|folder| need(held.cgroups.get(folder)));
     let cgroup = cgroup.transpose().map_err(problem)?;
     let cgroup = cgroup.map(OwnedFd::try_clone).transpose();
     let cgroup = cgroup.map_err(Problem::os(many)).map_err(problem)?;
+    let (mut ours, mut theirs) = (Some((let_go, told)), Some((go, tell)));
     // The main thread waits for this one and is nowhere near the allocator.
-    let mut ends = Some((go, tell));
     let child = sys::spawn_sibling(cgroup.as_ref().map(AsFd::as_fd), || {
-        if let Some((go, tell)) = ends.take() {
+        // The copies of this process's ends: were they open there, the child would wait for itself where this process is
+        // killed.
+        drop(ours.take());
+        if let Some((go, tell)) = theirs.take() {
             child(go, tell, last, held);
         }
     });
@@ -118,7 +121,9 @@ fn spawn(
             "the kernel has to have PID namespaces and cgroups as asked for, and room for a process",
         ))
         .map_err(problem)?;
-    drop(ends);
+    drop(theirs);
+    let (mut let_go, mut told) =
+        ours.ok_or_else(|| problem(Problem::new("its pipes are gone", "report this")))?;
     // Where this fails the other end closes, and the child ends.
     folders::record_pid(pid, pid_file, held).map_err(problem)?;
     let_go.write_all(&[1]).map_err(|_| {
@@ -130,7 +135,13 @@ fn spawn(
     let mut text = String::new();
     match told.read_to_string(&mut text) {
         Ok(0) => Ok(()),
-        _ => Err(StepError::told(text)),
+        _ => {
+            let mut error = StepError::told(text);
+            error.add(&format!(
+                "process {pid} has ended, and waits for its parent, which is the jailer's"
+            ));
+            Err(error)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
 use secovia_stub_guests::Guest;
 use secovia_vmm_api::{BootSourceSpec, DriveSpec, MachineSpec, VmSpec};
 
@@ -14,6 +15,10 @@ pub(super) const MEMORY_MIB: u64 = 128;
 const DISK_BYTES: u64 = 16 << 20;
 /// The jailed machine's user and group, who are nobody's.
 const UID: &str = "899999";
+/// The machine's name.
+const ID: &str = "bench";
+/// Where cgroups of version 2 are mounted: alone, or beside those of version 1.
+const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// The folder.
 pub(super) struct Files {
@@ -69,6 +74,11 @@ impl Files {
         Ok(Jail {
             vmm: vmm.to_owned(),
             base: self.folder.join("jails"),
+            cgroup: CGROUPS
+                .into_iter()
+                .map(Path::new)
+                .find(|mount| geteuid().is_root() && mount.join("cgroup.controllers").exists())
+                .map(|mount| mount.join(name(&self.folder))),
             grants: [
                 grant(&config, "vm.json"),
                 grant(&self.folder.join("kernel"), "kernel"),
@@ -80,7 +90,7 @@ impl Files {
     /// The command line that runs the machine.
     pub(super) fn arguments(&self) -> Vec<OsString> {
         let config = self.config().into_os_string();
-        let rest = ["--no-api", "--id", "bench"].map(OsString::from);
+        let rest = ["--no-api", "--id", ID].map(OsString::from);
         ["--config-file".into(), config].into_iter().chain(rest).collect()
     }
 }
@@ -89,6 +99,8 @@ impl Files {
 pub(super) struct Jail {
     vmm: PathBuf,
     base: PathBuf,
+    /// Below which cgroup its own is; none where the host has no cgroups of version 2.
+    cgroup: Option<PathBuf>,
     grants: [OsString; 3],
 }
 
@@ -116,6 +128,10 @@ impl Jail {
                 .iter()
                 .flat_map(|grant| ["--file".into(), grant.clone()]),
         );
+        if let Some(cgroup) = &self.cgroup {
+            let words = ["--cgroup-version", "2", "--parent-cgroup", &name(cgroup)].map(OsString::from);
+            arguments.extend(words);
+        }
         arguments.extend(["--", "--config-file", "/vm.json", "--no-api"].map(OsString::from));
         arguments
     }
@@ -132,11 +148,15 @@ impl Jail {
 
     /// Removes what is left of the machine.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        fs::remove_dir_all(self.machine()).map_err(Error::host("remove the jail"))
+        fs::remove_dir_all(self.machine()).map_err(Error::host("remove the jail"))?;
+        match &self.cgroup {
+            Some(cgroup) => fs::remove_dir(cgroup.join(ID)).map_err(Error::host("remove the jail's cgroup")),
+            None => Ok(()),
+        }
     }
 
     fn machine(&self) -> PathBuf {
-        self.base.join(name(&self.vmm)).join("bench")
+        self.base.join(name(&self.vmm)).join(ID)
     }
 }
 
@@ -145,6 +165,14 @@ fn grant(source: &Path, name: &str) -> OsString {
     grant.push(":");
     grant.push(name);
     grant
+}
+
+impl Drop for Jail {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = fs::remove_dir(cgroup);
+        }
+    }
 }
 
 impl Drop for Files {
