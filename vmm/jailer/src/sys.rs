@@ -116,16 +116,22 @@ pub fn unshare(kinds: libc::c_int) -> io::Result<()> {
 /// No other thread of this process may be in the allocator or hold another lock that `work` takes: nobody would ever
 /// release the copy.
 pub fn spawn_sibling(cgroup: Option<BorrowedFd<'_>>, work: impl FnOnce()) -> io::Result<i32> {
-    // SAFETY: all zeroes is a valid `struct clone_args`: a plain fork.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = (libc::CLONE_PARENT | libc::CLONE_NEWPID) as u64;
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    // SAFETY: `args` is readable for the length that is given with it. Memory is copied, not shared, and no stack is
-    // named, so that the child goes on here on its own copy. What other threads hold is the caller's to rule out.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    let flags = libc::CLONE_PARENT | libc::CLONE_NEWPID;
+    // SAFETY: memory is copied, not shared, and no stack is named, so that the child goes on here on its own copy. What
+    // other threads hold is the caller's to rule out. The arguments of clone3 are readable for the length that is given.
+    let result = unsafe {
+        match cgroup {
+            // Not clone3 where it is not needed: filters cannot look into its arguments, so that a service whose
+            // namespaces are restricted (systemd, RestrictNamespaces=) has no such call.
+            None => libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0),
+            Some(cgroup) => {
+                let mut args: libc::clone_args = std::mem::zeroed();
+                args.flags = flags as u64 | CLONE_INTO_CGROUP;
+                args.cgroup = cgroup.as_raw_fd() as u64;
+                libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>())
+            }
+        }
+    };
     match result {
         -1 => Err(io::Error::last_os_error()),
         0 => {
