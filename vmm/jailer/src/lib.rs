@@ -23,6 +23,10 @@
 //! link; what is found is held as a descriptor, checked through it, and mounted through it ([`apply`]): no path is
 //! resolved twice. See [`plan::Step::OpenFile`] for what a file has to be.
 //!
+//! # Rights
+//! The jailer is root, with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_MKNOD, CAP_SETGID, CAP_SETPCAP, CAP_SETUID and
+//! CAP_SYS_ADMIN; CAP_SYS_RESOURCE too where limits are raised above its own. It needs no others.
+//!
 //! # Processes
 //! The main thread stays on the host, with all rights, to undo what was done. A second thread enters the jail, and in the
 //! end becomes the VMM: running a program from any thread ends the others and keeps the process's ID. It makes its namespaces

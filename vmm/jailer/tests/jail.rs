@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::process::{ExitCode, Stdio};
 
 use common::{GID, Host, Jailed, Outcome, UID, WITNESS, program_name, reap, skip, witness};
+use rustix::thread::CapabilitySet;
 use secovia_jailer::sys;
 use serde_json::{Value, json};
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ("devices_can_be_added", devices_can_be_added),
         ("limits_hold", limits_hold),
         ("a_machine_runs_once", a_machine_runs_once),
+        ("few_capabilities_are_enough", few_capabilities_are_enough),
         ("a_jail_can_be_used_again", a_jail_can_be_used_again),
         (
             "killed_at_any_moment_it_starts_the_next_time",
@@ -382,6 +384,30 @@ fn a_machine_runs_once() -> Outcome {
         jail.end();
     }
     Ok(())
+}
+
+/// What a confined caller needs to have: these, and no others.
+fn few_capabilities_are_enough() -> Outcome {
+    let few = CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::MKNOD
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETPCAP
+        | CapabilitySet::SETUID
+        | CapabilitySet::SYS_ADMIN;
+    // A thread's bounding set is its own, and its children's.
+    let confined = std::thread::spawn(move || {
+        for bit in 0..64 {
+            let one = CapabilitySet::from_bits_retain(1 << bit);
+            if !few.contains(one) {
+                let _ = rustix::thread::remove_capability_from_bounding_set(one);
+            }
+        }
+        there_is_nothing_but_what_was_named()?;
+        a_machine_runs_once()
+    });
+    confined.join().map_err(|_| "see above")?
 }
 
 fn a_jail_can_be_used_again() -> Outcome {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::Problem;
@@ -62,18 +62,27 @@ pub(super) fn claim(pid_file: &str, held: &mut Held) -> Result<(), Problem> {
         Err(error) => return Err(Problem::os("the file system has to have locks")(error)),
     }
     let root = fs::statat(&folder, "root", AtFlags::SYMLINK_NOFOLLOW);
-    if let (Ok(root), Some(pid)) = (root, read_pid(&folder, pid_file)) {
-        // The ID may be another process's by now; the root that it lives in tells.
-        let there = fs::statat(CWD, format!("/proc/{pid}/root"), AtFlags::empty());
-        if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (root.st_dev, root.st_ino)) {
-            return Err(Problem::new(
-                format_args!("process {pid} runs in this jail"),
-                "end it first, or give another --id",
-            ));
-        }
+    if let (Ok(root), Some(pid)) = (root, read_pid(&folder, pid_file))
+        && lives_in(pid, &root)
+    {
+        return Err(Problem::new(
+            format_args!("process {pid} runs in this jail"),
+            "end it first, or give another --id",
+        ));
     }
     held.machine = Some(Arc::new(folder));
     Ok(())
+}
+
+/// Whether a process has this root. Its ID may be another process's by now.
+fn lives_in(pid: u32, root: &Stat) -> bool {
+    match fs::statat(CWD, format!("/proc/{pid}/root"), AtFlags::empty()) {
+        Ok(there) => (there.st_dev, there.st_ino) == (root.st_dev, root.st_ino),
+        // To look takes CAP_SYS_PTRACE, which not every caller has; then its user, who is the machine's own, tells.
+        Err(Errno::ACCESS | Errno::PERM) => fs::statat(CWD, format!("/proc/{pid}"), AtFlags::empty())
+            .is_ok_and(|process| process.st_uid == root.st_uid),
+        Err(_) => false,
+    }
 }
 
 fn read_pid(folder: &std::os::fd::OwnedFd, name: &str) -> Option<u32> {
