@@ -42,6 +42,7 @@ scenarios!(
     always_comes_back_with_the_agent,
     a_vm_is_held_in_its_bounds,
     a_disk_keeps_what_was_written,
+    a_hammering_guest_is_held_in_its_bounds,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -1,0 +1,167 @@
+//! A guest that does one thing as often as it can, beside one that minds its own business.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use secovia_agent_api::{KillRequest, Vm, VmState};
+use secovia_guest_protocol::ExitStatus;
+
+use crate::{Programs, Settings, Testbed, exec, sh};
+
+/// A guest's doings: a name, and a script that says `go` before it begins.
+const HAMMERS: [(&str, &str); 5] = [
+    // Each shell starts two more and waits for nobody.
+    (
+        "fork-bomb",
+        "echo go; bomb() { bomb | bomb & }; bomb; while :; do sleep 1; done",
+    ),
+    // The writable layer lies in the guest's memory; then a process that wants all of it.
+    (
+        "memory",
+        "echo go; cat /dev/zero >/tmp/full; while :; do tail /dev/zero; done",
+    ),
+    (
+        "console",
+        "echo go; while :; do yes 'a line of the console, over and over' >/dev/console; done",
+    ),
+    // Output goes to the agent over vsock, and into the log.
+    (
+        "output",
+        "echo go; while :; do yes 'a line of output, over and over'; done",
+    ),
+    (
+        "disk",
+        "echo go; while :; do dd if=/dev/zero of=/f bs=1M count=48 conv=fsync; cat /dev/vda >/dev/null; done 2>/dev/null",
+    ),
+];
+
+/// How long each goes on before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// How often the other guest is asked, of which the median counts.
+const ASKED: usize = 15;
+
+/// Size of a log file; a log has two.
+const LOG_MAX: u64 = 256 << 10;
+
+/// What a VMM may hold beside its guest's memory, as its control group has it.
+const OVERHEAD: u64 = 64 << 20;
+
+/// What the console and the VMM's own words may take.
+const WORDS_MAX: u64 = 3 << 20;
+
+/// Whatever a guest does: its VMM's memory, its logs and its console stay within their bounds, the other guest answers
+/// nearly as fast as before, and it can be ended. Needs a real guest.
+pub async fn a_hammering_guest_is_held_in_its_bounds(programs: &Programs) {
+    let settings = Settings {
+        log_max_bytes: LOG_MAX,
+        ..Settings::default()
+    };
+    let bed = Testbed::with_image(programs, &settings).await;
+    let client = bed.client();
+    client
+        .create_vm(&sh("quiet", "echo up; while :; do sleep 10; done"))
+        .await
+        .unwrap();
+    bed.said("quiet", "up").await;
+    // The first may find everything cold.
+    latency(&bed).await;
+    for (name, script) in HAMMERS {
+        let normal = latency(&bed).await;
+        let mut create = sh(name, script);
+        create.disk_mib = (name == "disk").then_some(64);
+        client.create_vm(&create).await.unwrap();
+        bed.said(name, "go").await;
+        tokio::time::sleep(WARM_UP).await;
+        let hammered = latency(&bed).await;
+        let vm = client.vm(name).await.unwrap();
+        let sizes = sizes(&bed, &vm);
+        eprintln!("{name}: exec {hammered:?} beside it, {normal:?} without; {sizes:?}");
+        assert!(
+            hammered < normal * 2,
+            "{name}: {hammered:?}, normally {normal:?}\n{}",
+            bed.agent_log()
+        );
+        sizes.check(name, vm.memory_mib << 20);
+        client.kill_vm(name, &KillRequest::default()).await.unwrap();
+        client.delete_vm(name, false).await.unwrap();
+    }
+    assert_eq!(client.vm("quiet").await.unwrap().state, VmState::Running);
+    client.delete_vm("quiet", true).await.unwrap();
+    bed.assert_nothing_runs();
+}
+
+/// How long the quiet guest takes to run a command: the median.
+async fn latency(bed: &Testbed) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..ASKED {
+        let begun = Instant::now();
+        let ended = exec(&bed.client(), "quiet", &["true"]).await;
+        assert_eq!(
+            ended.exit,
+            Some(ExitStatus::Exited(0)),
+            "{ended:?}\n{}",
+            bed.agent_log()
+        );
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    times[ASKED / 2]
+}
+
+/// What a guest costs the host, in bytes.
+#[derive(Debug)]
+struct Sizes {
+    /// The VMM's memory, its guest's included.
+    memory: u64,
+    /// The log of the workload's output.
+    log: u64,
+    /// The console, and what the VMM said.
+    words: u64,
+    /// The agent's own log.
+    agent: u64,
+}
+
+fn sizes(bed: &Testbed, vm: &Vm) -> Sizes {
+    let pid = vm.vmm_pid.expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Sizes {
+        memory: kib << 10,
+        log: files(&bed.path("state/vms").join(&vm.id).join("log"), &|_| true),
+        words: files(&bed.path("run"), &|name| name.ends_with(".log")),
+        agent: fs::metadata(bed.path("agent.log")).unwrap().len(),
+    }
+}
+
+/// The sum of the lengths of the files below a folder whose names are `wanted`.
+fn files(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let sum = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let kind = entry.file_type().ok()?;
+        if kind.is_dir() {
+            return Some(files(&entry.path(), wanted));
+        }
+        let counts = kind.is_file() && wanted(&entry.file_name().to_string_lossy());
+        counts.then(|| entry.metadata().map_or(0, |metadata| metadata.len()))
+    };
+    entries.filter_map(sum).sum()
+}
+
+impl Sizes {
+    fn check(&self, name: &str, guest: u64) {
+        assert!(self.memory <= guest + OVERHEAD, "{name}: {self:?}");
+        // The last batch may go over the edge.
+        assert!(
+            (1..=2 * LOG_MAX + (1 << 20)).contains(&self.log),
+            "{name}: {self:?}"
+        );
+        assert!(self.words <= WORDS_MAX, "{name}: {self:?}");
+        assert!(self.agent <= 1 << 20, "{name}: {self:?}");
+    }
+}
