@@ -42,7 +42,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         .expect("a directory");
     let path = dir.path().display();
     let text = format!(
-        "state_dir = '{path}/state'\nruntime_dir = '{path}/run'\nvmm = '/bin/false'\n\
+        "state_dir = '{path}/state'\nruntime_dir = '{path}/run'\nvmm = '/bin/false'\njailer = '/bin/false'\n\
          kernel = '/bin/false'\ninitrd = '/bin/false'\n"
     );
     let config = Config::parse(Path::new("agent.toml"), &text).expect("a configuration");
