@@ -7,9 +7,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use secovia_guest_protocol::{Decoder, Frame, ProcessSpec, Request, WorkloadSpec};
 use secovia_init::children::Reaping;
 use secovia_init::server::{Machine, Server};
@@ -96,7 +98,15 @@ fn listen(mut socket: &UnixStream) {
     }
 }
 
+/// Every other Rust program ignores SIGPIPE from its first moment on; libFuzzer has a `main` of its own. Blocked, here and
+/// in every thread that is started from here, it does as little.
+static QUIET: LazyLock<()> = LazyLock::new(|| {
+    let signals: SigSet = [Signal::SIGPIPE].into_iter().collect();
+    signals.thread_block().expect("a signal can be blocked");
+});
+
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    LazyLock::force(&QUIET);
     let sessions: Vec<&[u8]> = data.split(|byte| *byte == 0xff).take(SESSIONS).collect();
     if !sessions.iter().all(|session| may_happen(session)) {
         return;
