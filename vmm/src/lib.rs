@@ -26,8 +26,8 @@
 //! | thread | does |
 //! |---|---|
 //! | two unnamed ones | ask KVM at the start for what takes it long ([`kvm::Questions`]), and end |
-//! | main | builds the machine, then the event loop: the host's side of devices, console input, signals, the end |
-//! | `vcpuN` | runs the guest and serves its register accesses, which includes the disk's I/O and packets of the guest's |
+//! | main | builds the machine, then the event loop: the host's side of devices, what vCPUs left of their work, console input, signals, the end |
+//! | `vcpuN` | runs the guest and serves its register accesses, which includes the disk's I/O and packets of the guest's; a few milliseconds at a time |
 //!
 //! SIGTERM, SIGINT and SIGHUP are blocked everywhere and read from a descriptor. The first real-time signal fetches a
 //! vCPU's thread back from the guest; a flag that its handler sets closes the gap before KVM_RUN.

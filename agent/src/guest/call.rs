@@ -15,9 +15,12 @@ use tokio::time::timeout;
 use super::error::GuestCallError;
 use super::stream::FrameStream;
 
-/// How long the VMM may take to connect us to the guest. A guest whose driver is not there yet may leave us waiting,
-/// and another try reaches it sooner then.
-const CONNECT_TIME: Duration = Duration::from_millis(500);
+/// How long the VMM may take to connect us to a guest that may not be up. One whose driver is not there yet may leave us
+/// waiting, and another try reaches it sooner then.
+const TRY_TIME: Duration = Duration::from_millis(500);
+
+/// How long it may take where the guest has answered before: the host may be busy.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// How long a guest may take to answer a request.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -27,7 +30,11 @@ const GREETING_MAX: usize = 32;
 
 /// A connection to the guest's PID 1, before the first frame.
 pub async fn connect(socket: &Path) -> Result<UnixStream, GuestCallError> {
-    match timeout(CONNECT_TIME, shake_hands(socket)).await {
+    connect_within(CONNECT_TIME, socket).await
+}
+
+async fn connect_within(time: Duration, socket: &Path) -> Result<UnixStream, GuestCallError> {
+    match timeout(time, shake_hands(socket)).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
@@ -73,7 +80,11 @@ async fn connect_to_socket(path: &Path) -> io::Result<UnixStream> {
 
 /// Opens a session with `request`: the reply, and the stream of what follows it.
 pub async fn open(socket: &Path, request: Request) -> Result<(Reply, FrameStream), GuestCallError> {
-    let mut stream = FrameStream::new(connect(socket).await?);
+    begin(connect(socket).await?, request).await
+}
+
+async fn begin(connection: UnixStream, request: Request) -> Result<(Reply, FrameStream), GuestCallError> {
+    let mut stream = FrameStream::new(connection);
     let answer = async {
         stream.send(&Frame::Request(request)).await?;
         match stream.next().await? {
@@ -87,6 +98,12 @@ pub async fn open(socket: &Path, request: Request) -> Result<(Reply, FrameStream
         Ok(reply) => Ok((reply?, stream)),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
+}
+
+/// A request that is all of its session, to a guest that may not be up; for whoever tries again.
+pub async fn try_call(socket: &Path, request: Request) -> Result<Reply, GuestCallError> {
+    let connection = connect_within(TRY_TIME, socket).await?;
+    begin(connection, request).await.map(|(reply, _)| reply)
 }
 
 /// A request that is all of its session.

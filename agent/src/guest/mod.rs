@@ -6,6 +6,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use call::{call, connect, open};
+pub use call::{call, connect, open, try_call};
 pub use error::GuestCallError;
 pub use stream::{FrameStream, first_frame};

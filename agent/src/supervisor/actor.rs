@@ -432,7 +432,7 @@ impl Actor {
                 let _ = timeout(Duration::from_millis(DRAIN_MS), sessions.none()).await;
             }
             loop {
-                match guest::call(&socket, Request::Shutdown { grace_ms }).await {
+                match guest::try_call(&socket, Request::Shutdown { grace_ms }).await {
                     Ok(_) => return,
                     Err(error) => log::debug!("shut down the guest at {}: {error}", socket.display()),
                 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 use secovia_guest_protocol::{ExitStatus, Frame, Request};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::guest::{self, FrameStream, GuestCallError};
 use crate::logs::{LogWriter, Piece};
 
 /// The wait before a guest that was lost is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// The least time between two writes to the log: a workload that floods its output is to wait for the agent, and not
+/// the host's owner for it.
+const PACE: Duration = Duration::from_millis(5);
 
 /// How much output is written at a time.
 const BATCH: usize = 256 * 1024;
@@ -80,7 +84,10 @@ impl Collector {
 
     /// Reads until the exit, or until the connection is lost.
     async fn read(&self, stream: &mut FrameStream) -> Result<ExitStatus, GuestCallError> {
+        let mut not_before = Instant::now();
         loop {
+            // Meanwhile more arrives, and is read at once.
+            sleep_until(not_before).await;
             let mut next = stream.next().await?;
             let mut pieces = Vec::new();
             let mut bytes = 0;
@@ -104,6 +111,7 @@ impl Collector {
             }
             let ended = pieces.is_empty() && exit.is_none();
             self.keep(pieces);
+            not_before = Instant::now() + PACE;
             match exit {
                 Some(status) => return Ok(status),
                 None if ended => {

@@ -95,7 +95,7 @@ impl Drive {
             if *self.gone.borrow() {
                 return None;
             }
-            let problem = match guest::call(&self.socket, Request::Info {}).await {
+            let problem = match guest::try_call(&self.socket, Request::Info {}).await {
                 Ok(Reply::Info(info)) => return Some(info),
                 Ok(Reply::Done {}) => "it does not say who it is".to_string(),
                 Err(error) => error.to_string(),
