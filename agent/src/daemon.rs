@@ -1,8 +1,9 @@
 //! The daemon's program: arguments, threads, signals.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use nix::sys::stat::{Mode, umask};
@@ -79,13 +80,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .enable_all()
         .build()
         .map_err(|error| format!("start threads: {error}"))?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, &arguments.config));
     // Tasks of VMs have no end of their own; the VMs go on without them.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+async fn serve(config: Config, file: &Path) -> Result<(), Box<dyn Error>> {
+    let mut reload = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let path = config.runtime_dir.join("agent.sock");
@@ -99,18 +101,43 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     );
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut stopping = stopped.clone();
-    let serving = api::serve(node, socket, async move {
+    let serving = api::serve(Arc::clone(&node), socket, async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     });
     tokio::pin!(serving);
-    tokio::select! {
-        result = &mut serving => return Ok(result?),
-        _ = terminate.recv() => log::info!("SIGTERM: ending, microVMs go on"),
-        _ = interrupt.recv() => log::info!("SIGINT: ending, microVMs go on"),
+    loop {
+        tokio::select! {
+            result = &mut serving => return Ok(result?),
+            _ = reload.recv() => {
+                reload_policy(&node, file);
+                continue;
+            }
+            _ = terminate.recv() => log::info!("SIGTERM: ending, microVMs go on"),
+            _ = interrupt.recv() => log::info!("SIGINT: ending, microVMs go on"),
+        }
+        break;
     }
     stop.send_replace(true);
     match timeout(LAST_REQUESTS, serving).await {
         Ok(result) => Ok(result?),
         Err(_) => Ok(()),
+    }
+}
+
+/// Puts the policy that the file has now in force, or keeps the present one whole where the file is wrong anywhere.
+fn reload_policy(node: &Node, file: &Path) {
+    match Config::load(file) {
+        Ok(config) => {
+            if !config.is_same_but_for_policy(node.config()) {
+                log::warn!(
+                    "SIGHUP: {} also changed keys outside of reserve, cap, schedule, measure, reclaim and labels; \
+                     they count when the agent is restarted",
+                    file.display()
+                );
+            }
+            node.apply(config.policy);
+            log::info!("SIGHUP: the policy of {} is in force", file.display());
+        }
+        Err(error) => log::error!("SIGHUP: nothing is reloaded: {error}"),
     }
 }

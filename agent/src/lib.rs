@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! daemon ── api                  HTTP over the Unix socket, who may use it, sessions to guests
-//!             └── node           all VMs: names, images in use, admission; what runs is found again at the start
+//!             └── node           all VMs: names, images in use; what runs is found again at the start; the ladder is climbed
 //!                   ├── reconcile        pure: records and host to steps
 //!                   └── supervisor       one task for each VM: event, new life, record, steps
 //!                         ├── lifecycle  pure: life and event to life and steps
+//!                         ├── lending    admission, orders, audit log, measure of the owner's use
+//!                         │     └── capacity   pure: policy, offer, ledger, ladder
 //!                         ├── records    durable
 //!                         ├── images     checked byte for byte
 //!                         ├── logs       output, and how far the guest was read

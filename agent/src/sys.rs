@@ -1,5 +1,6 @@
 //! The few system calls that no library wraps safely. All of the crate's unsafe code is here.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -23,6 +24,13 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 pub fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` owns its descriptor, and nobody replaces or closes it while the `AsyncFd` has it.
     let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(watched?)
+}
+
+/// Lets the runtime watch a file that tells of something urgent (`POLLPRI`), as a pressure trigger does.
+pub fn watch_priority(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a `File` owns its descriptor, and nobody replaces or closes it while the `AsyncFd` has it.
+    let watched = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) };
     Ok(watched?)
 }
 

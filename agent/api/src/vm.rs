@@ -32,6 +32,10 @@ pub struct VmCreate {
     /// vCPUs, 1 to 32.
     #[serde(default = "default_cpus")]
     pub cpus: u8,
+    /// What its CPU time counts for where it is lent, and weighs where it is scarce, in thousandths of a CPU: 10 to
+    /// `cpus` times 1000, which it is where none is given. It may use more as long as nobody else wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
     /// Guest memory in MiB, at least 64.
     #[serde(default = "default_memory_mib")]
     pub memory_mib: u64,
@@ -83,6 +87,7 @@ impl VmCreate {
             user: None,
             working_dir: None,
             cpus: default_cpus(),
+            cpu_millis: None,
             memory_mib: default_memory_mib(),
             disk_mib: None,
             restart: RestartPolicy::No,
@@ -185,6 +190,9 @@ pub struct Vm {
     pub working_dir: Option<String>,
     /// vCPUs.
     pub cpus: u8,
+    /// What its CPU time counts for, in thousandths of a CPU.
+    #[serde(default)]
+    pub cpu_millis: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
     /// The writable layer's disk in MiB, where it has one.
@@ -207,6 +215,9 @@ pub struct Vm {
     pub restarts: u32,
     /// The process of its VMM, while there is one.
     pub vmm_pid: Option<u32>,
+    /// It stands still, because the owner needs what it has.
+    #[serde(default)]
+    pub paused: bool,
     /// How long the last start took.
     pub timing: Option<StartTiming>,
 }

@@ -1,9 +1,7 @@
 //! An agent in directories of its own, with an image in its store.
 
 use std::fs;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,30 +14,13 @@ use secovia_agent_api::client::Client;
 use secovia_agent_api::{ImageImport, LogQuery, Vm, VmState};
 use sha2::{Digest, Sha256};
 
-use crate::log_text;
+use crate::{Programs, log_text};
 
 /// How long anything may take that has no time of its own: an emulated host is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often something is looked at that is waited for: an emulated host has little to spare.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
-
-/// What the scenarios run.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// The daemon.
-    pub agent: PathBuf,
-    /// The VMM.
-    pub vmm: PathBuf,
-    /// The jailer.
-    pub jailer: PathBuf,
-    /// The guest's kernel; none where the VMM is the stand-in.
-    pub kernel: Option<PathBuf>,
-    /// The guest's initrd.
-    pub initrd: Option<PathBuf>,
-    /// An image directory with a shell.
-    pub image: Option<PathBuf>,
-}
 
 /// What a test sets otherwise than the agent's defaults.
 #[derive(Debug, Clone)]
@@ -56,6 +37,8 @@ pub struct Settings {
     pub socket_group: &'static str,
     /// More lines of the configuration.
     pub more: &'static str,
+    /// The sections of the policy.
+    pub policy: &'static str,
 }
 
 impl Default for Settings {
@@ -67,6 +50,7 @@ impl Default for Settings {
             boot_timeout_s: 120,
             socket_group: "secovia",
             more: "",
+            policy: "",
         }
     }
 }
@@ -115,7 +99,7 @@ impl Testbed {
         let config = format!(
             "state_dir = {:?}\nruntime_dir = {:?}\nvmm = {:?}\njailer = {:?}\nkernel = {kernel:?}\n\
              initrd = {initrd:?}\nvm_uids = {{ first = {}, count = {} }}\nlog_level = \"debug\"\nsocket_group = {:?}\nlog_max_bytes = {}\nboot_timeout_s = {}\n\
-             {}[restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n",
+             {}[restart]\nfirst_delay_ms = {first}\nmax_delay_ms = {max}\nstable_after_ms = {stable}\n{}",
             bed.path("state"),
             bed.path("run"),
             programs.vmm,
@@ -126,6 +110,7 @@ impl Testbed {
             settings.log_max_bytes,
             settings.boot_timeout_s,
             settings.more,
+            settings.policy,
         );
         file("agent.toml", &config);
         bed
@@ -208,6 +193,11 @@ impl Testbed {
         let mut agent = self.agent.take().unwrap();
         kill(Pid::from_raw(agent.id() as i32), signal).unwrap();
         agent.wait().unwrap()
+    }
+
+    /// The agent's process.
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
     }
 
     /// kill -9.
@@ -450,48 +440,5 @@ impl Drop for Testbed {
         if std::thread::panicking() {
             eprintln!("--- agent:\n{}", self.agent_log());
         }
-    }
-}
-
-/// A file that can be executed.
-pub(crate) fn is_executable(path: &Path) -> io::Result<bool> {
-    Ok(fs::metadata(path)?.permissions().mode() & 0o111 != 0)
-}
-
-impl Programs {
-    /// The stand-in VMM, in a real jail.
-    pub fn fake(agent: &str, vmm: &str, jailer: &str) -> Self {
-        Self {
-            agent: agent.into(),
-            vmm: vmm.into(),
-            jailer: jailer.into(),
-            kernel: None,
-            initrd: None,
-            image: None,
-        }
-    }
-
-    /// The real ones, from the variables that `ci/test` sets; what is missing where it does not.
-    pub fn real() -> Result<Self, String> {
-        let path = |name: &str| match std::env::var_os(name) {
-            Some(value) => Ok(PathBuf::from(value)),
-            None => Err(format!("{name} is not set")),
-        };
-        let programs = Self {
-            agent: path("SECOVIA_AGENT")?,
-            vmm: path("SECOVIA_VMM")?,
-            jailer: path("SECOVIA_JAILER")?,
-            kernel: Some(path("SECOVIA_KERNEL")?),
-            initrd: Some(path("SECOVIA_INITRD")?),
-            image: Some(path("SECOVIA_IMAGE_BASE")?),
-        };
-        for program in [&programs.agent, &programs.vmm, &programs.jailer] {
-            match is_executable(program) {
-                Ok(true) => {}
-                Ok(false) => return Err(format!("{} is not executable", program.display())),
-                Err(error) => return Err(format!("{}: {error}", program.display())),
-            }
-        }
-        Ok(programs)
     }
 }

@@ -5,7 +5,9 @@
 
 mod bed;
 mod client;
+mod programs;
 pub mod scenarios;
 
-pub use bed::{Programs, Settings, Testbed};
+pub use bed::{Settings, Testbed};
 pub use client::{Ended, attach, exec, log_text, run, sh};
+pub use programs::Programs;

@@ -43,11 +43,23 @@ scenarios!(
     a_stop_outlives_the_agent,
     always_comes_back_with_the_agent,
     a_vm_is_held_in_its_bounds,
+    a_reclaim_outlives_the_agent,
+    a_policy_is_reloaded_whole_or_not_at_all,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_moment_of_a_run_is_a_bad_one_to_die() {
     scenarios::no_moment_of_a_run_is_a_bad_one_to_die(&programs(), 50, Duration::from_millis(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_owner_takes_it_back_in_time() {
+    scenarios::the_owner_takes_it_back_in_time(&programs(), 20, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn memory_is_bounded_without_a_policy() {
+    scenarios::memory_is_bounded_without_a_policy(&programs()).await;
 }
 
 async fn bed(kernel: &'static str) -> Testbed {
@@ -134,7 +146,7 @@ async fn bad_requests_are_refused_by_name() {
     let client = bed.client();
     client.create_vm(&sh("taken", "sleep 60")).await.unwrap();
     let base = || sh("new", "true");
-    let table: [(&str, VmCreate); 12] = [
+    let table: [(&str, VmCreate); 13] = [
         (
             "image `none`",
             VmCreate {
@@ -172,6 +184,13 @@ async fn bad_requests_are_refused_by_name() {
         ),
         ("`cpus` is 0", VmCreate { cpus: 0, ..base() }),
         ("`cpus` is 33", VmCreate { cpus: 33, ..base() }),
+        (
+            "`cpu_millis` is 1001",
+            VmCreate {
+                cpu_millis: Some(1_001),
+                ..base()
+            },
+        ),
         (
             "`memory_mib` is 63",
             VmCreate {

@@ -41,6 +41,8 @@ scenarios!(
     a_stop_outlives_the_agent,
     always_comes_back_with_the_agent,
     a_vm_is_held_in_its_bounds,
+    a_reclaim_outlives_the_agent,
+    a_policy_is_reloaded_whole_or_not_at_all,
     a_disk_keeps_what_was_written,
     a_hammering_guest_is_held_in_its_bounds,
 );
@@ -49,4 +51,10 @@ scenarios!(
 async fn no_moment_of_a_run_is_a_bad_one_to_die() {
     let _one = ONE_AT_A_TIME.lock().await;
     scenarios::no_moment_of_a_run_is_a_bad_one_to_die(&programs(), 50, Duration::from_secs(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_owner_takes_it_back_in_time() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    scenarios::the_owner_takes_it_back_in_time(&programs(), 20, 30).await;
 }

@@ -4,6 +4,7 @@ mod body;
 mod error;
 mod group;
 mod images;
+mod lending;
 mod logs;
 mod node;
 mod peer;

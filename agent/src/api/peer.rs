@@ -32,6 +32,13 @@ pub(super) struct Access {
     group_name: String,
 }
 
+impl Peer {
+    /// The user, for the record. Whom the kernel does not name does not get here.
+    pub(super) fn uid(&self) -> u32 {
+        self.0.as_ref().map_or(u32::MAX, |credentials| credentials.uid)
+    }
+}
+
 impl Connected<IncomingStream<'_, Socket>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Socket>) -> Self {
         let stream = stream.io();

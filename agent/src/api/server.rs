@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::peer::{self, Access, Peer};
 use super::socket::Socket;
-use super::{images, logs, node, session, vms};
+use super::{images, lending, logs, node, session, vms};
 use crate::node::Node;
 
 /// No request has a larger body.
@@ -35,6 +35,7 @@ const BODY_MAX: usize = 1024 * 1024;
         (name = "node", description = "The agent itself."),
         (name = "vms", description = "MicroVMs. `{vm}` is an identifier or a name."),
         (name = "images", description = "What microVMs start from."),
+        (name = "lending", description = "What the node lends, taking it back, and the record of both."),
     )
 )]
 struct Document;
@@ -55,6 +56,11 @@ fn routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(session::exec))
         .routes(routes!(images::list, images::import))
         .routes(routes!(images::remove))
+        .routes(routes!(lending::offer))
+        .routes(routes!(lending::reclaim))
+        .routes(routes!(lending::release))
+        .routes(routes!(lending::audit))
+        .routes(routes!(lending::verify))
 }
 
 /// The OpenAPI description of everything that is served.
@@ -133,6 +139,11 @@ mod tests {
             route::VM_EXEC,
             route::IMAGES,
             route::IMAGE,
+            route::OFFER,
+            route::RECLAIM,
+            route::RELEASE,
+            route::AUDIT,
+            route::AUDIT_VERIFY,
         ];
         for route in routes {
             assert!(document["paths"][route].is_object(), "{route}");

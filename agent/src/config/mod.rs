@@ -233,6 +233,15 @@ impl Config {
         })
     }
 
+    /// Whether what a reload does not reach is the same in both.
+    pub fn is_same_but_for_policy(&self, other: &Self) -> bool {
+        let policy = other.policy.clone();
+        Self {
+            policy,
+            ..self.clone()
+        } == *other
+    }
+
     /// Looks whether the files that the configuration names can be used: the first that cannot.
     pub fn check_files(&self, path: &Path) -> Result<(), ConfigError> {
         match self.unusable_files().into_iter().next() {

@@ -24,7 +24,8 @@ use crate::capacity::policy::{Lending, Policy};
 use crate::capacity::resources::{Amounts, Each, Resource};
 use crate::capacity::usage::Usage;
 use crate::clock::now_ms;
-use crate::records::VmId;
+use crate::process::OVERHEAD_BYTES;
+use crate::records::{Spec, VmId};
 
 /// Why a VM does not get what it asks for.
 #[derive(Debug, thiserror::Error)]
@@ -417,6 +418,21 @@ pub fn by_word(by: By) -> &'static str {
         By::Owner => "owner",
         By::Schedule => "schedule",
     }
+}
+
+/// What a VM claims. Its memory is what its control group may hold at most: the guest's, and what the VMM needs beside.
+pub fn claim(spec: &Spec) -> Claim {
+    let disk = spec.disk_mib.unwrap_or(0) << 20;
+    let active = Amounts {
+        cpu: spec.cpu_millis().into(),
+        memory: (spec.memory_mib << 20).saturating_add(OVERHEAD_BYTES),
+        disk,
+    };
+    let resting = Amounts {
+        disk,
+        ..Amounts::NONE
+    };
+    Claim { active, resting }
 }
 
 fn applied(policy: &Policy) -> AuditEvent {

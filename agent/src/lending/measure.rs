@@ -17,7 +17,8 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::capacity::resources::Amounts;
-use crate::process::{Dirs, Usage};
+use crate::process::{DISK, Usage, entries};
+use crate::records::VmId;
 
 /// Why the owner's use cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,8 @@ pub struct Meter {
     proc: PathBuf,
     /// The control group of all VMs, in the version 2 hierarchy.
     slice: Option<PathBuf>,
-    state_dir: PathBuf,
+    /// Below it VMs have their disks.
+    states: PathBuf,
     last: Option<Counters>,
 }
 
@@ -58,12 +60,13 @@ pub struct Sample {
 }
 
 impl Meter {
-    /// Looks at this host. `slice` is the control group of all VMs, where there is one.
-    pub fn new(slice: Option<PathBuf>, state_dir: &Path) -> Self {
+    /// Looks at this host. `slice` is the control group of all VMs, where there is one; `states` is where they have their
+    /// lasting files.
+    pub fn new(slice: Option<PathBuf>, states: &Path) -> Self {
         Self {
             proc: PathBuf::from("/proc"),
             slice,
-            state_dir: state_dir.to_path_buf(),
+            states: states.to_path_buf(),
             last: None,
         }
     }
@@ -174,8 +177,8 @@ impl Meter {
 
     /// Size of the file system that VMs lie on, and how much of it is in use.
     fn disk(&self) -> Result<(u64, u64), MeasureError> {
-        let status = statvfs(&self.state_dir).map_err(|errno| MeasureError {
-            what: format!("the file system of {}", self.state_dir.display()),
+        let status = statvfs(&self.states).map_err(|errno| MeasureError {
+            what: format!("the file system of {}", self.states.display()),
             source: errno.into(),
         })?;
         let total = status.blocks().saturating_mul(status.fragment_size());
@@ -185,10 +188,10 @@ impl Meter {
 
     /// What the VMs' disks occupy. One that is just being removed occupies nothing.
     fn vm_disks(&self) -> u64 {
-        let states = Dirs::states_below(&self.state_dir);
-        let vms = crate::process::entries(&states).unwrap_or_default();
+        let disk = |id: VmId| fs::metadata(self.states.join(id.to_string()).join(DISK)).ok();
+        let vms = entries(&self.states).unwrap_or_default();
         vms.into_iter()
-            .filter_map(|id| fs::metadata(states.join(id.to_string()).join("disk.ext4")).ok())
+            .filter_map(disk)
             .map(|metadata| metadata.blocks().saturating_mul(512))
             .sum()
     }

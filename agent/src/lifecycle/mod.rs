@@ -5,13 +5,14 @@
 //! killed at any moment: what it did is never more than what it wrote.
 
 mod backoff;
+mod state;
 #[cfg(test)]
 mod tests;
 
 pub use backoff::Backoff;
+pub use state::{Cause, Failure, Life, Outcome, State};
 
 use secovia_agent_api::RestartPolicy;
-use serde::{Deserialize, Serialize};
 
 /// How long a guest may take to power off once its workload is gone.
 pub const POWER_OFF_MS: u64 = 10_000;
@@ -21,126 +22,6 @@ pub const DRAIN_MS: u64 = 60_000;
 
 /// The status that a shell shows for a process that SIGKILL ended.
 const KILLED: i32 = 137;
-
-/// Where a VM stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum State {
-    /// It was never started.
-    Created,
-    /// Its VMM is being started, or its guest boots.
-    Starting,
-    /// Its workload runs.
-    Running,
-    /// It is on its way to rest: the guest powers off, or the VMM is being ended.
-    Stopping {
-        /// Who wanted that.
-        cause: Cause,
-        /// How the workload ended, once that is known.
-        outcome: Option<Outcome>,
-        /// When the VMM is ended by force (Unix time in milliseconds).
-        deadline_ms: u64,
-    },
-    /// Its workload ended with this status, its VMM is gone.
-    Exited {
-        /// 0 to 255, as a shell would show it.
-        code: i32,
-    },
-    /// Its VMM is gone without a status of the workload.
-    Failed(Failure),
-    /// It ended and is started again at a set time.
-    BackOff {
-        /// When (Unix time in milliseconds).
-        until_ms: u64,
-        /// How it ended.
-        last: Outcome,
-    },
-}
-
-/// Who wanted a VM to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// The workload ended by itself; the restart policy applies.
-    Workload,
-    /// Someone asked for it; the restart policy is silent.
-    Request,
-}
-
-/// How a run of a VM ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Outcome {
-    /// The workload's status, 0 to 255.
-    Exited(i32),
-    /// No status: the VMM or the start failed.
-    Failed(Failure),
-}
-
-/// Why a run has no status of its workload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// For people.
-    pub reason: String,
-    /// What a shell would show, where the workload's program could not be started (127, 126).
-    pub code: Option<i32>,
-}
-
-impl Failure {
-    /// A failure that no shell has a status for.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            code: None,
-        }
-    }
-}
-
-impl Outcome {
-    fn is_success(&self) -> bool {
-        *self == Self::Exited(0)
-    }
-
-    fn at_rest(self) -> State {
-        match self {
-            Self::Exited(code) => State::Exited { code },
-            Self::Failed(failure) => State::Failed(failure),
-        }
-    }
-}
-
-/// Everything that decides what comes next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Life {
-    /// Where the VM stands.
-    pub state: State,
-    /// What happens after a run.
-    pub policy: RestartPolicy,
-    /// The record goes when the VM comes to rest.
-    pub auto_remove: bool,
-    /// Restarts in a row without a stable run between them.
-    pub restarts: u32,
-    /// When the present or the last run's workload began (Unix time in milliseconds).
-    pub started_ms: Option<u64>,
-    /// When the last run ended.
-    pub ended_ms: Option<u64>,
-}
-
-impl Life {
-    /// A VM that was never started.
-    pub fn new(policy: RestartPolicy, auto_remove: bool) -> Self {
-        Self {
-            state: State::Created,
-            policy,
-            auto_remove,
-            restarts: 0,
-            started_ms: None,
-            ended_ms: None,
-        }
-    }
-}
 
 /// What happened to a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +35,13 @@ pub enum Event {
     },
     /// Someone asks for an end without grace.
     Kill,
+    /// The owner needs the machine.
+    Reclaim {
+        /// How long the guest may take until it is ended by force; 0 for at once.
+        within_ms: u64,
+    },
+    /// It is to start, and there is no room for it now.
+    Deferred,
     /// The guest spawned its workload.
     WorkloadStarted,
     /// The guest could not be brought to run its workload.
@@ -198,7 +86,7 @@ pub enum Step {
 /// The next life and the steps that lead there. An event that does not concern the present state changes nothing.
 pub fn advance(life: &Life, event: &Event, now_ms: u64, backoff: &Backoff) -> (Life, Vec<Step>) {
     match &life.state {
-        State::Created | State::Exited { .. } | State::Failed(_) => at_rest(life, event),
+        State::Created | State::Exited { .. } | State::Failed(_) => at_rest(life, event, now_ms),
         State::BackOff { until_ms, last } => backing_off(life, event, *until_ms, last, now_ms),
         State::Starting | State::Running => alive(life, event, now_ms, backoff),
         State::Stopping {
@@ -209,17 +97,41 @@ pub fn advance(life: &Life, event: &Event, now_ms: u64, backoff: &Backoff) -> (L
     }
 }
 
-fn at_rest(life: &Life, event: &Event) -> (Life, Vec<Step>) {
+fn at_rest(life: &Life, event: &Event, now_ms: u64) -> (Life, Vec<Step>) {
     match event {
         Event::Start => launch(life, 0),
+        Event::Deferred => deferred(life, now_ms),
         Event::Stop { .. }
         | Event::Kill
+        | Event::Reclaim { .. }
         | Event::WorkloadStarted
         | Event::StartFailed(_)
         | Event::WorkloadEnded { .. }
         | Event::VmmGone { .. }
         | Event::Woken => unchanged(life),
     }
+}
+
+/// One that rests waits for room from now on; one that never ran goes on resting.
+fn deferred(life: &Life, now_ms: u64) -> (Life, Vec<Step>) {
+    let last = match &life.state {
+        State::Exited { code } => Outcome::Exited(*code),
+        State::Failed(failure) => Outcome::Failed(failure.clone()),
+        State::Created
+        | State::Starting
+        | State::Running
+        | State::Stopping { .. }
+        | State::BackOff { .. } => return unchanged(life),
+    };
+    let state = State::BackOff {
+        until_ms: now_ms,
+        last,
+    };
+    let next = Life {
+        state,
+        ..life.clone()
+    };
+    (next, vec![Step::Wake { at_ms: now_ms }])
 }
 
 fn backing_off(life: &Life, event: &Event, until_ms: u64, last: &Outcome, now_ms: u64) -> (Life, Vec<Step>) {
@@ -239,7 +151,10 @@ fn backing_off(life: &Life, event: &Event, until_ms: u64, last: &Outcome, now_ms
             };
             (next, steps)
         }
-        Event::WorkloadStarted
+        // It holds nothing that the owner could need, and waits for its time anyway.
+        Event::Reclaim { .. }
+        | Event::Deferred
+        | Event::WorkloadStarted
         | Event::StartFailed(_)
         | Event::WorkloadEnded { .. }
         | Event::VmmGone { .. } => unchanged(life),
@@ -248,7 +163,7 @@ fn backing_off(life: &Life, event: &Event, until_ms: u64, last: &Outcome, now_ms
 
 fn alive(life: &Life, event: &Event, now_ms: u64, backoff: &Backoff) -> (Life, Vec<Step>) {
     match event {
-        Event::Start | Event::Woken => unchanged(life),
+        Event::Start | Event::Deferred | Event::Woken => unchanged(life),
         Event::WorkloadStarted => {
             let started_ms = match life.state {
                 State::Running => life.started_ms,
@@ -285,6 +200,21 @@ fn alive(life: &Life, event: &Event, now_ms: u64, backoff: &Backoff) -> (Life, V
             ];
             to_stopping(life, Cause::Request, None, deadline_ms, steps)
         }
+        Event::Reclaim { within_ms } => {
+            let deadline_ms = now_ms.saturating_add(*within_ms);
+            let steps = match within_ms {
+                0 => vec![Step::KillVmm],
+                _ if life.state == State::Starting => vec![Step::KillVmm],
+                // The workload's share of the time; the rest is for the guest's way down.
+                _ => vec![
+                    Step::Shutdown {
+                        grace_ms: within_ms / 2,
+                    },
+                    Step::Wake { at_ms: deadline_ms },
+                ],
+            };
+            to_stopping(life, Cause::Reclaim, None, deadline_ms, steps)
+        }
         Event::Kill => to_stopping(
             life,
             Cause::Request,
@@ -312,7 +242,7 @@ fn stopping(
     match event {
         Event::WorkloadStarted => unchanged(life),
         // A start while the last run is on its way out would need two VMMs for one record; the caller is told to wait.
-        Event::Start => unchanged(life),
+        Event::Start | Event::Deferred => unchanged(life),
         Event::WorkloadEnded { code } if outcome.is_none() => {
             let outcome = Some(Outcome::Exited(*code));
             to_stopping(life, cause, outcome, deadline_ms, Vec::new())
@@ -329,6 +259,18 @@ fn stopping(
             let outcome = outcome.clone().or(Some(Outcome::Exited(KILLED)));
             to_stopping(life, Cause::Request, outcome, now_ms, vec![Step::KillVmm])
         }
+        // Whatever it ends for, it ends in time; who wanted that stays.
+        Event::Reclaim { within_ms } => {
+            let deadline_ms = deadline_ms.min(now_ms.saturating_add(*within_ms));
+            let step = match within_ms {
+                0 => Step::KillVmm,
+                _ => Step::Wake { at_ms: deadline_ms },
+            };
+            to_stopping(life, cause, outcome.clone(), deadline_ms, vec![step])
+        }
+        Event::Woken if now_ms >= deadline_ms && cause == Cause::Reclaim => {
+            to_stopping(life, cause, outcome.clone(), deadline_ms, vec![Step::KillVmm])
+        }
         Event::Woken if now_ms >= deadline_ms => {
             let outcome = outcome.clone().or(Some(Outcome::Exited(KILLED)));
             to_stopping(life, cause, outcome, deadline_ms, vec![Step::KillVmm])
@@ -336,7 +278,12 @@ fn stopping(
         Event::Woken => (life.clone(), vec![Step::Wake { at_ms: deadline_ms }]),
         Event::VmmGone { reason } => {
             let outcome = outcome.clone().unwrap_or_else(|| {
-                let what = "the machine ended without telling its workload's status";
+                let what = match cause {
+                    Cause::Reclaim => "the owner took the machine back",
+                    Cause::Workload | Cause::Request => {
+                        "the machine ended without telling its workload's status"
+                    }
+                };
                 Outcome::Failed(Failure::new(format!("{what}: {reason}")))
             });
             end(life, outcome, cause, now_ms, backoff)
@@ -389,10 +336,16 @@ fn end(life: &Life, outcome: Outcome, cause: Cause, now_ms: u64, backoff: &Backo
     let again = match cause {
         Cause::Request => false,
         Cause::Workload => restarts_after(life.policy, outcome.is_success(), restarts),
+        // It was cut short: whoever wants it to go on, whatever its status, wants that now.
+        Cause::Reclaim => life.policy != RestartPolicy::No,
     };
     let mut steps = vec![Step::CleanUp];
     let state = if again {
-        let until_ms = now_ms.saturating_add(backoff.delay_ms(restarts));
+        let delay_ms = match cause {
+            Cause::Reclaim => 0,
+            Cause::Workload | Cause::Request => backoff.delay_ms(restarts),
+        };
+        let until_ms = now_ms.saturating_add(delay_ms);
         steps.push(Step::Wake { at_ms: until_ms });
         State::BackOff {
             until_ms,

@@ -166,6 +166,7 @@ fn late_events_change_nothing() {
     let events = [
         Event::Stop { grace_ms: 0 },
         Event::Kill,
+        Event::Reclaim { within_ms: 0 },
         Event::WorkloadStarted,
         Event::StartFailed(Failure::new("late")),
         Event::WorkloadEnded { code: 1 },
@@ -322,6 +323,9 @@ fn no_sequence_breaks_the_promises() {
         Event::WorkloadStarted,
         Event::StartFailed(Failure::new("x")),
         Event::WorkloadEnded { code: 1 },
+        Event::Reclaim { within_ms: 700 },
+        Event::Reclaim { within_ms: 0 },
+        Event::Deferred,
         gone(),
         Event::Woken,
     ];
@@ -359,6 +363,68 @@ fn no_sequence_breaks_the_promises() {
             );
             assert_eq!(claims, vmm, "{life:?} {event:?} {next:?}");
             life = next;
+        }
+    }
+}
+
+/// The owner takes a VM back: it goes in time, and comes back by its policy, whatever its status was.
+#[test]
+fn a_reclaim_is_in_time_and_no_failure() {
+    let reclaim = Event::Reclaim { within_ms: 10_000 };
+    for (policy, again) in [
+        (RestartPolicy::No, false),
+        (RestartPolicy::Always, true),
+        (RestartPolicy::OnFailure { max_retries: Some(0) }, true),
+    ] {
+        let running = Life {
+            policy,
+            ..life(State::Running)
+        };
+        let (stopping, steps) = advance(&running, &reclaim, NOW, &BACKOFF);
+        let asked = vec![
+            Step::Shutdown { grace_ms: 5_000 },
+            Step::Wake { at_ms: NOW + 10_000 },
+        ];
+        assert_eq!(steps, asked);
+        // Once more, and shorter.
+        let sooner = Event::Reclaim { within_ms: 2_000 };
+        let (stopping, steps) = advance(&stopping, &sooner, NOW, &BACKOFF);
+        assert_eq!(steps, [Step::Wake { at_ms: NOW + 2_000 }]);
+        let (_, steps) = advance(&stopping, &Event::Reclaim { within_ms: 0 }, NOW, &BACKOFF);
+        assert_eq!(steps, [Step::KillVmm]);
+        let (stopping, steps) = advance(&stopping, &Event::Woken, NOW + 2_000, &BACKOFF);
+        assert_eq!(steps, [Step::KillVmm]);
+        let (ended, _) = advance(&stopping, &gone(), NOW + 2_001, &BACKOFF);
+        match ended.state {
+            State::BackOff { until_ms, .. } => assert!(again && until_ms == NOW + 2_001),
+            State::Failed(failure) => {
+                assert!(!again && failure.reason.contains("the owner took"), "{failure:?}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (_, steps) = advance(&life(State::Starting), &reclaim, NOW, &BACKOFF);
+    assert_eq!(steps, [Step::KillVmm], "nothing runs yet that deserves grace");
+}
+
+/// What is to start and finds no room waits for it, and the waiting is no failure either.
+#[test]
+fn a_start_without_room_is_put_off() {
+    for (state, waits) in [
+        (State::Created, false),
+        (State::Exited { code: 3 }, true),
+        (State::Failed(Failure::new("x")), true),
+    ] {
+        let (next, steps) = advance(&life(state.clone()), &Event::Deferred, NOW, &BACKOFF);
+        assert_eq!(
+            matches!(next.state, State::BackOff { until_ms: NOW, .. }),
+            waits,
+            "{state:?}"
+        );
+        assert_eq!(steps.len(), usize::from(waits));
+        if waits {
+            let (rests, _) = advance(&next, &Event::Kill, NOW, &BACKOFF);
+            assert_eq!(rests.state, state);
         }
     }
 }

@@ -10,6 +10,7 @@ use secovia_agent_api::{ErrorCode, VmCreate};
 use super::error::NodeError;
 
 const CPUS_MAX: u8 = 32;
+const CPU_MIN_MILLIS: u32 = 10;
 const MEMORY_MIN_MIB: u64 = 64;
 const DISK_MIN_MIB: u64 = 16;
 const NAME_MAX: usize = 63;
@@ -23,6 +24,15 @@ pub(super) fn create(create: &VmCreate, state_dir: &Path) -> Result<(), NodeErro
     }
     if !(1..=CPUS_MAX).contains(&create.cpus) {
         return Err(bad(format!("`cpus` is {}; use 1 to {CPUS_MAX}", create.cpus)));
+    }
+    let cpu_most = u32::from(create.cpus) * 1_000;
+    if let Some(millis) = create
+        .cpu_millis
+        .filter(|millis| !(CPU_MIN_MILLIS..=cpu_most).contains(millis))
+    {
+        return Err(bad(format!(
+            "`cpu_millis` is {millis}; use {CPU_MIN_MILLIS} to {cpu_most}, a thousand for each of `cpus`"
+        )));
     }
     if create.memory_mib < MEMORY_MIN_MIB {
         return Err(bad(format!(

@@ -6,6 +6,7 @@ use secovia_agent_api::ErrorCode;
 
 use crate::guest::GuestCallError;
 use crate::images::ImageError;
+use crate::lending::desk::AdmissionError;
 use crate::supervisor::CommandError;
 
 /// A failure with the code that programs see and the text that people do.
@@ -42,9 +43,22 @@ impl NodeError {
         let code = match error {
             CommandError::Active(_) => ErrorCode::VmRunning,
             CommandError::Gone => ErrorCode::VmNotFound,
+            CommandError::Admission(error) => {
+                return Self::admission(format!("{operation} microVM `{vm}`"), &error);
+            }
             CommandError::Store(_) => ErrorCode::Internal,
         };
         Self::new(code, format!("{operation} microVM `{vm}`: {error}"))
+    }
+
+    /// There is no room for a VM.
+    pub(super) fn admission(operation: impl Display, error: &AdmissionError) -> Self {
+        let code = match error {
+            AdmissionError::Closed(_) => ErrorCode::AdmissionClosed,
+            AdmissionError::Refused(_) => ErrorCode::InsufficientResources,
+            AdmissionError::Journal(_) => ErrorCode::Internal,
+        };
+        Self::new(code, format!("{operation}: {error}"))
     }
 
     /// The guest did not do what it was asked.

@@ -2,6 +2,8 @@
 
 mod check;
 mod error;
+mod lender;
+mod lending;
 mod open;
 mod service;
 

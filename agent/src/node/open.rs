@@ -5,14 +5,19 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::clock::now_ms;
 use crate::config::Config;
 use crate::images::{ImageError, ImageStore};
+use crate::lending::desk::{Desk, claim};
+use crate::lending::journal::JournalError;
+use crate::lending::measure::{MeasureError, Meter};
 use crate::lifecycle;
 use crate::process::{Cgroups, Dirs, Found, Launcher, entries, find, is_vmm, make_private_dir, settle};
 use crate::reconcile::{self, Observed, Recorded, Step};
@@ -64,6 +69,12 @@ pub enum OpenError {
     /// The images cannot be read.
     #[error(transparent)]
     Images(#[from] ImageError),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// What the machine has cannot be found out.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
     /// A VMM without a record cannot be ended.
     #[error("end VMM {pid} of user {uid}, which has no record: {source}")]
     End {
@@ -115,18 +126,38 @@ pub(super) fn open(mut config: Config) -> Result<Opened, OpenError> {
         cgroups: Cgroups::detect(),
         core_scheduling: config.core_scheduling,
     };
+    let records = store.all()?;
+    let desk = open_desk(&config, &launcher, &records)?;
     let context = Context {
         config,
         store,
         images,
         launcher,
+        desk: Arc::new(desk),
     };
-    let records = context.store.all()?;
     let observed = observe(&context, &records)?;
     let recorded: Vec<Recorded<'_>> = records.iter().map(recorded).collect();
     let plan = reconcile::plan(&recorded, &observed);
     let vms = carry_out(&context, records, plan)?;
     Ok(Opened { context, lock, vms })
+}
+
+/// Opens the desk with the claims that the records stand for: whoever is active has what it has.
+fn open_desk(config: &Config, launcher: &Launcher, records: &[Record]) -> Result<Desk, OpenError> {
+    let capacity = Meter::new(None, &launcher.dirs.states).capacity()?;
+    let claims = records
+        .iter()
+        .map(|record| (record.id, claim(&record.spec), record.life.is_live()));
+    let dir = config.state_dir.join("lending");
+    let policy = config.policy.clone();
+    Ok(Desk::open(
+        &dir,
+        config.audit_max_bytes,
+        policy,
+        capacity,
+        claims,
+        now_ms(),
+    )?)
 }
 
 fn take_lock(dir: &Path) -> Result<Flock<File>, OpenError> {

@@ -15,14 +15,17 @@ use tokio::task::block_in_place;
 
 use super::check;
 use super::error::NodeError;
+use super::lender::Lender;
 use super::open::{self, OpenError};
+use crate::clock::now_ms;
 use crate::config::Config;
 use crate::guest;
 use crate::images::Image;
+use crate::lending::desk::{Desk, claim};
 use crate::lifecycle::{Event, Life, advance};
 use crate::process::Usage;
 use crate::records::{Record, Spec, VmId};
-use crate::supervisor::{Begin, Command, Context, Handle, Supervised, View, now_ms, supervise};
+use crate::supervisor::{Begin, Command, Context, Handle, Supervised, View, supervise};
 
 /// What every VMM needs.
 const KVM: &str = "/dev/kvm";
@@ -64,6 +67,9 @@ impl Node {
             // A task that removes its VM at once is done too.
             let _ = begun.await;
         }
+        let lender = Lender::new(Arc::clone(&node.context));
+        let vms = Arc::downgrade(&node);
+        tokio::spawn(lender.run(move || vms.upgrade().map(|node| node.handles())));
         Ok(node)
     }
 
@@ -85,6 +91,16 @@ impl Node {
             }
         });
         (handle, begun)
+    }
+
+    /// Where VMs get their part of the machine.
+    pub(super) fn desk(&self) -> &Desk {
+        &self.context.desk
+    }
+
+    /// The ways to all VMs' tasks.
+    pub(super) fn handles(&self) -> BTreeMap<VmId, Handle> {
+        self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Handle>> {
@@ -142,11 +158,20 @@ impl Node {
             spec: spec(create.clone(), image),
         };
         let mut steps = Vec::new();
+        let mut needs = claim(&record.spec);
         if create.start {
             let backoff = &self.context.config.backoff;
             (record.life, steps) = advance(&record.life, &Event::Start, record.created_ms, backoff);
+        } else {
+            needs.active = needs.resting;
         }
+        let admission = block_in_place(|| self.context.desk.admit(id, &record.name, needs))
+            .map_err(|error| NodeError::admission(format!("create microVM `{}`", record.name), &error))?;
         block_in_place(|| self.context.store.put(&record)).map_err(NodeError::internal)?;
+        admission.commit();
+        if !create.start {
+            self.context.desk.rest(id);
+        }
         let (handle, _) = self.adopt(record, Begin::Steps(steps));
         drop(gate);
         let vm = show(&handle.view.borrow());
@@ -382,7 +407,10 @@ fn in_use(image: &str, users: &[String]) -> NodeError {
 
 /// A VM as the API shows it.
 pub fn show(view: &View) -> Vm {
-    view.record.show(view.vmm_pid)
+    Vm {
+        paused: view.paused,
+        ..view.record.show(view.vmm_pid)
+    }
 }
 
 /// Waits for a state, or for the VM's removal.
@@ -420,6 +448,7 @@ fn spec(create: VmCreate, image: Image) -> Spec {
         user: create.user.or(manifest.user),
         working_dir: create.working_dir.or(manifest.working_dir),
         cpus: create.cpus,
+        cpu_millis: create.cpu_millis,
         memory_mib: create.memory_mib,
         disk_mib: create.disk_mib,
         tty: create.tty,

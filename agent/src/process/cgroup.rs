@@ -27,7 +27,7 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 const IO: &str = "io";
 
 /// What the VMM needs beyond guest memory: itself, the kernel's page tables for the guest, the page cache of its disks.
-const OVERHEAD_BYTES: u64 = 64 << 20;
+pub(crate) const OVERHEAD_BYTES: u64 = 64 << 20;
 
 /// Threads and processes beside the vCPUs' threads: the jailer for a moment, the VMM's event loop, its devices' workers.
 const TASKS: u64 = 32;
@@ -43,8 +43,10 @@ pub struct Cgroups {
 /// What a VM may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// vCPUs: they weigh when the CPUs are scarce.
+    /// vCPUs.
     pub cpus: u8,
+    /// What the VM weighs when the CPUs are scarce, in thousandths of a CPU.
+    pub cpu_millis: u32,
     /// Guest memory.
     pub memory_mib: u64,
     /// Disk bandwidth.
@@ -177,6 +179,17 @@ impl Cgroups {
         })
     }
 
+    /// Stops all processes of a VM where they are, or lets them go on. None where the host has no groups.
+    pub fn freeze(&self, id: VmId, on: bool) -> Option<io::Result<()>> {
+        let group = self.group(id)?;
+        Some(fs::write(group.join("cgroup.freeze"), if on { "1" } else { "0" }))
+    }
+
+    /// The group of all VMs' groups, where the host has one.
+    pub fn slice(&self) -> Option<&Path> {
+        self.slice.as_deref()
+    }
+
     /// The VMs that have a group.
     pub fn list(&self) -> Vec<VmId> {
         self.slice
@@ -193,7 +206,7 @@ impl Cgroups {
 /// What is written into which file of a group.
 fn settings(limits: Limits) -> [(&'static str, String); 4] {
     let memory = (limits.memory_mib << 20).saturating_add(OVERHEAD_BYTES);
-    let weight = (u64::from(limits.cpus) * 100).clamp(1, 10_000);
+    let weight = (limits.cpu_millis / 10).clamp(1, 10_000);
     [
         ("memory.max", memory.to_string()),
         // Where the memory does not do, all of the VM ends, not some part of it.
@@ -232,7 +245,7 @@ fn io_bytes(stat: &str) -> (u64, u64) {
 
 /// The disk, as `MAJOR:MINOR`, that the file system of `path` lies on. Bandwidth is bounded for whole disks only, not for
 /// their partitions.
-fn whole_disk(path: &Path) -> Option<String> {
+pub(crate) fn whole_disk(path: &Path) -> Option<String> {
     let device = fs::metadata(path).ok()?.dev();
     let number = format!("{}:{}", major(device), minor(device));
     // A file system of several disks, or of none, has a number that no disk has.

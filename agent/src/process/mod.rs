@@ -11,9 +11,10 @@ mod usage;
 mod vmm;
 
 pub use cgroup::{CgroupError, Cgroups, IoLimits, Limits};
+pub(crate) use cgroup::{OVERHEAD_BYTES, whole_disk};
 pub use identity::{Found, find, is_vmm, settle, take};
 pub use launch::{JailFile, LaunchError, Launcher, Machine};
-pub use place::{Dirs, Place, SOCKET};
+pub use place::{DISK, Dirs, Place, SOCKET};
 pub(crate) use place::{entries, make_private_dir};
 pub use usage::Usage;
 pub use vmm::{Ended, Vmm};

@@ -10,6 +10,9 @@ use crate::records::VmId;
 /// The name of the guest's socket in its VM's jail.
 pub const SOCKET: &str = "vsock.sock";
 
+/// The name of the disk of a VM's writable layer.
+pub const DISK: &str = "disk.ext4";
+
 /// Where all VMs have their files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
@@ -95,7 +98,7 @@ impl Place {
 
     /// The disk of the writable layer.
     pub fn disk(&self) -> PathBuf {
-        self.state.join("disk.ext4")
+        self.state.join(DISK)
     }
 
     /// The workload's output.

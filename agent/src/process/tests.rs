@@ -10,6 +10,7 @@ use crate::records::VmId;
 
 const LIMITS: Limits = Limits {
     cpus: 2,
+    cpu_millis: 2_000,
     memory_mib: 64,
     io: IoLimits {
         read: None,

@@ -53,6 +53,12 @@ impl Vmm {
         )
     }
 
+    /// Stops the process where it is, or lets it go on: what a host without control groups of version 2 is able to do.
+    pub fn freeze(&self, on: bool) -> io::Result<()> {
+        let signal = if on { Signal::SIGSTOP } else { Signal::SIGCONT };
+        sys::pidfd_kill(&self.pidfd, signal as i32)
+    }
+
     /// Ends the process at once.
     pub fn kill(&self) -> io::Result<()> {
         sys::pidfd_kill(&self.pidfd, Signal::SIGKILL as i32)

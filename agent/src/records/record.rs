@@ -48,6 +48,9 @@ pub struct Spec {
     pub working_dir: Option<String>,
     /// vCPUs.
     pub cpus: u8,
+    /// What its CPU time counts for, in thousandths of a CPU; that of its vCPUs where none was given.
+    #[serde(default)]
+    pub cpu_millis: Option<u32>,
     /// Guest memory.
     pub memory_mib: u64,
     /// The writable layer's disk, where it has one.
@@ -56,6 +59,13 @@ pub struct Spec {
     pub tty: Option<TerminalSize>,
     /// Whether the workload's input stays open.
     pub stdin: bool,
+}
+
+impl Spec {
+    /// What its CPU time counts for, in thousandths of a CPU.
+    pub fn cpu_millis(&self) -> u32 {
+        self.cpu_millis.unwrap_or(u32::from(self.cpus) * 1_000)
+    }
 }
 
 impl Record {
@@ -69,6 +79,7 @@ impl Record {
             user,
             working_dir,
             cpus,
+            cpu_millis: _,
             memory_mib,
             disk_mib,
             tty,
@@ -85,6 +96,7 @@ impl Record {
             user,
             working_dir,
             cpus,
+            cpu_millis: self.spec.cpu_millis(),
             memory_mib,
             disk_mib,
             restart: self.life.policy,
@@ -96,6 +108,7 @@ impl Record {
             ended_at_ms: self.life.ended_ms,
             restarts: self.life.restarts,
             vmm_pid,
+            paused: false,
             timing: self.timing,
         }
     }

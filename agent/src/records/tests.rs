@@ -18,6 +18,7 @@ pub(crate) fn record(id: VmId, name: &str) -> Record {
             user: Some("www".into()),
             working_dir: Some("/srv".into()),
             cpus: 2,
+            cpu_millis: Some(500),
             memory_mib: 256,
             disk_mib: Some(64),
             tty: None,

@@ -1,5 +1,8 @@
 //! The task of one VM.
 
+mod asked;
+mod room;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,9 +14,10 @@ use tokio::time::{sleep, timeout};
 
 use super::collect::Collector;
 use super::drive::{Drive, Report};
-use super::handle::{Begin, Command, CommandError, Context, Handle, Reply, View, now_ms};
+use super::handle::{Begin, Command, CommandError, Context, Handle, Reply, View};
 use super::sessions::Sessions;
 use super::{hint, machine};
+use crate::clock::now_ms;
 use crate::guest;
 use crate::lifecycle::{Cause, DRAIN_MS, Event, Failure, Life, POWER_OFF_MS, State, Step, advance};
 use crate::logs::LogWriter;
@@ -43,6 +47,8 @@ struct Actor {
     log_grown: Arc<watch::Sender<u64>>,
     vmm: Option<Running>,
     wake_at_ms: Option<u64>,
+    /// The VMM stands still.
+    paused: bool,
     /// Who waits for the removal.
     removers: Vec<Reply>,
     removed: bool,
@@ -74,6 +80,7 @@ pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> Supervi
         record: record.clone(),
         vmm_pid: None,
         guest_ready: false,
+        paused: false,
         removed: false,
     });
     let log_grown = Arc::new(watch::Sender::new(0));
@@ -98,6 +105,7 @@ pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> Supervi
         log_grown,
         vmm: None,
         wake_at_ms: None,
+        paused: false,
         removers: Vec::new(),
         removed: false,
     };
@@ -121,7 +129,7 @@ impl Actor {
                 Some(report) = self.reports.recv() => self.report(report).await,
                 () = sleep_until_ms(wake.unwrap_or(u64::MAX)), if wake.is_some() => {
                     self.wake_at_ms = None;
-                    self.happen(Event::Woken).await;
+                    self.wake().await;
                 }
             }
         }
@@ -135,7 +143,7 @@ impl Actor {
             Begin::Steps(steps) => self.carry_out(steps).await,
             Begin::Adopt(found) => self.adopt(found).await,
             Begin::Lost => self.happen(lost()).await,
-            Begin::Start => self.happen(Event::Start).await,
+            Begin::Start => self.start_or_wait().await,
             Begin::Keep => {
                 if let State::BackOff { until_ms, .. } = self.record.life.state {
                     // A clock that was set back must not make this wait for ages.
@@ -153,70 +161,20 @@ impl Actor {
             return;
         }
         log::info!("adopted {} (VMM {})", self.record.id, found.pid);
+        // An earlier agent may have made it stand still.
+        self.stand_still(false);
         if let State::Stopping {
             cause, deadline_ms, ..
         } = self.record.life.state
         {
             let grace_ms = match cause {
                 Cause::Workload => 0,
+                Cause::Reclaim => deadline_ms.saturating_sub(now_ms()) / 2,
                 Cause::Request => deadline_ms.saturating_sub(now_ms() + POWER_OFF_MS),
             };
             let wake = Step::Wake { at_ms: deadline_ms };
             self.carry_out(vec![Step::Shutdown { grace_ms }, wake]).await;
         }
-    }
-
-    async fn command(&mut self, command: Command, reply: Reply) {
-        let word = self.record.state_word();
-        let (runs, active) = match self.record.life.state {
-            State::Starting | State::Running | State::Stopping { .. } => (true, true),
-            State::BackOff { .. } => (false, true),
-            State::Created | State::Exited { .. } | State::Failed(_) => (false, false),
-        };
-        let event = match command {
-            Command::Start if runs => {
-                let _ = reply.send(Err(CommandError::Active(word)));
-                return;
-            }
-            Command::Remove { force: false } if active => {
-                let _ = reply.send(Err(CommandError::Active(word)));
-                return;
-            }
-            Command::Start => Event::Start,
-            Command::Stop { grace_ms } => Event::Stop { grace_ms },
-            Command::Kill => Event::Kill,
-            Command::Remove { .. } => return self.remove_on_request(reply).await,
-        };
-        let (life, steps) = advance(&self.record.life, &event, now_ms(), &self.context.config.backoff);
-        if let Err(error) = self.record_life(life) {
-            let _ = reply.send(Err(CommandError::Store(error)));
-            return;
-        }
-        self.show();
-        let _ = reply.send(Ok(()));
-        self.carry_out(steps).await;
-    }
-
-    /// From now on the VM is one that is removed when it rests, whatever happens to this agent.
-    async fn remove_on_request(&mut self, reply: Reply) {
-        let doomed = Life {
-            auto_remove: true,
-            ..self.record.life.clone()
-        };
-        let (life, mut steps) = advance(&doomed, &Event::Kill, now_ms(), &self.context.config.backoff);
-        if let Err(error) = self.record_life(life) {
-            let _ = reply.send(Err(CommandError::Store(error)));
-            return;
-        }
-        self.removers.push(reply);
-        let rests = matches!(
-            self.record.life.state,
-            State::Created | State::Exited { .. } | State::Failed(_)
-        );
-        if rests && !steps.contains(&Step::Remove) {
-            steps.push(Step::Remove);
-        }
-        self.carry_out(steps).await;
     }
 
     async fn report(&mut self, report: Report) {
@@ -263,7 +221,11 @@ impl Actor {
                 _ => log::info!("{} ({}) is {}", next.id, next.name, next.state_word()),
             }
         }
+        let rests = self.record.life.is_live() && !next.life.is_live();
         self.record = next;
+        if rests {
+            block_in_place(|| self.context.desk.rest(self.record.id));
+        }
         Ok(())
     }
 
@@ -274,6 +236,7 @@ impl Actor {
                 record: self.record.clone(),
                 vmm_pid,
                 guest_ready: view.guest_ready && vmm_pid.is_some(),
+                paused: self.paused,
                 removed: self.removed,
             };
             let changed = *view != next;
@@ -341,6 +304,7 @@ impl Actor {
         let machine = machine::machine(config, &self.place, spec, &image).map_err(|e| e.to_string())?;
         let limits = Limits {
             cpus: spec.cpus,
+            cpu_millis: spec.cpu_millis(),
             memory_mib: spec.memory_mib,
             io: config.disk_io,
         };
@@ -415,6 +379,7 @@ impl Actor {
     }
 
     fn shut_down(&mut self, grace_ms: u64) {
+        self.stand_still(false);
         let Some(running) = &mut self.vmm else {
             return;
         };
@@ -459,6 +424,7 @@ impl Actor {
 
     fn clean_up(&mut self) {
         self.vmm = None;
+        self.paused = false;
         self.wake_at_ms = None;
         block_in_place(|| {
             if let Err(error) = self.place.clear_runtime() {
@@ -478,6 +444,7 @@ impl Actor {
         if let Err(error) = block_in_place(|| self.place.clear_state()) {
             log::warn!("remove {}: {error}", self.place.state.display());
         }
+        block_in_place(|| self.context.desk.release(self.record.id));
         log::info!("{} ({}) is removed", self.record.id, self.record.name);
         self.removed = true;
     }

@@ -1,13 +1,14 @@
 //! The way to a VM's task, and what all of them share.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::sessions::Sessions;
 use crate::config::Config;
 use crate::images::ImageStore;
+use crate::lending::desk::{AdmissionError, Desk};
 use crate::lifecycle::Step;
 use crate::process::{Found, Launcher, Place};
 use crate::records::{Record, Store, StoreError, VmId};
@@ -23,6 +24,8 @@ pub struct Context {
     pub images: ImageStore,
     /// Starts VMMs.
     pub launcher: Launcher,
+    /// Where VMs get their part of the machine.
+    pub desk: Arc<Desk>,
 }
 
 impl Context {
@@ -59,6 +62,15 @@ pub enum Command {
     },
     /// End at once.
     Kill,
+    /// End for the owner, who needs the machine; its restart policy applies when there is room again.
+    Reclaim {
+        /// How long the guest may take; 0 for at once.
+        within_ms: u64,
+    },
+    /// Stand still.
+    Pause,
+    /// Go on.
+    Resume,
     /// Remove it and its record.
     Remove {
         /// End it first where it is active; refused otherwise.
@@ -72,6 +84,9 @@ pub enum CommandError {
     /// The VM is active, and must not be for this.
     #[error("it is {0}; stop it first")]
     Active(&'static str),
+    /// There is no room for it.
+    #[error(transparent)]
+    Admission(AdmissionError),
     /// The VM was removed meanwhile.
     #[error("it was removed meanwhile")]
     Gone,
@@ -92,6 +107,8 @@ pub struct View {
     pub vmm_pid: Option<u32>,
     /// Its guest answers.
     pub guest_ready: bool,
+    /// It stands still.
+    pub paused: bool,
     /// It is gone, with its record.
     pub removed: bool,
 }
@@ -120,11 +137,14 @@ impl Handle {
             .map_err(|_| CommandError::Gone)?;
         answer.await.unwrap_or(Err(CommandError::Gone))
     }
-}
 
-/// Unix time in milliseconds.
-pub fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
+    /// Has a command carried out, and does not wait for that. False where the VM has more to do than it can take in.
+    pub fn tell(&self, command: Command) -> bool {
+        // Nobody waits for the answer.
+        let (reply, _) = oneshot::channel();
+        !matches!(
+            self.commands.try_send((command, reply)),
+            Err(mpsc::error::TrySendError::Full(_))
+        )
+    }
 }

@@ -205,6 +205,7 @@ mod tests {
             user: None,
             working_dir: None,
             cpus: 2,
+            cpu_millis: None,
             memory_mib: 256,
             disk_mib: Some(64),
             tty: None,

@@ -9,5 +9,5 @@ mod machine;
 mod sessions;
 
 pub use actor::{Supervised, supervise};
-pub use handle::{Begin, Command, CommandError, Context, Handle, View, now_ms};
+pub use handle::{Begin, Command, CommandError, Context, Handle, View};
 pub use sessions::{SessionGuard, Sessions};

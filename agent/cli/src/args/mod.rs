@@ -59,6 +59,15 @@ pub(crate) enum Command {
     /// Looks after the images that microVMs start from.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Shows what this node lends, and which rule decided it.
+    Offer(OfferArgs),
+    /// Takes the machine back: ends all microVMs in time, and lends nothing until `release`.
+    Reclaim(ReclaimArgs),
+    /// Lends again, after `reclaim`.
+    Release,
+    /// Shows and verifies the record of what was done with what is lent.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Says whether this host is ready, and what to do where it is not.
     Doctor(DoctorArgs),
     /// Shows the versions of this command and of the agent.
@@ -78,6 +87,10 @@ pub(crate) struct RunArgs {
     /// Number of vCPUs, 1 to 32.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     pub cpus: u8,
+    /// What its CPU time counts for where it is lent, and weighs where it is scarce: 0.5, 2; all its vCPUs where none is
+    /// given. It may use more as long as nobody else wants it.
+    #[arg(long, value_name = "CPUS", value_parser = values::cpu_millis)]
+    pub cpu_share: Option<u32>,
     /// Memory: 512M, 2G; a bare number is MiB.
     #[arg(long, default_value = "256M", value_name = "SIZE")]
     pub memory: Mib,
@@ -281,6 +294,54 @@ pub(crate) enum ImageCommand {
         /// Names of images.
         #[arg(required = true, value_name = "IMAGE")]
         names: Vec<String>,
+    },
+}
+
+/// Asks what is lent.
+#[derive(Debug, Args)]
+pub(crate) struct OfferArgs {
+    /// Show the sum behind each number.
+    #[arg(long)]
+    pub explain: bool,
+    /// Print JSON: always with the sums.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Takes the machine back.
+#[derive(Debug, Args)]
+pub(crate) struct ReclaimArgs {
+    /// Do it now. There is no other way yet; the word is asked for because microVMs end by it.
+    #[arg(long, required = true)]
+    pub now: bool,
+    /// Be done within this time: 10s, 2m; a bare number is seconds. What agent.toml says where none is given.
+    #[arg(long, value_name = "TIME", value_parser = values::seconds)]
+    pub deadline: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The audit log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Shows the records, oldest first.
+    Show {
+        /// Only the last N.
+        #[arg(long, value_name = "N")]
+        tail: Option<usize>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Recomputes the chain of hashes, and names the first line that is wrong.
+    Verify {
+        /// Verify these files instead of the agent's log, oldest first; needs no agent.
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -103,6 +103,8 @@ fn wrong_usage_has_status_2() {
         &["frobnicate"],
         &["run", "--cpus", "0", "base"],
         &["run", "--cpus", "33", "base"],
+        &["run", "--cpu-share", "0", "base"],
+        &["run", "--cpu-share", "much", "base"],
         &["run", "--memory", "lots", "base"],
         &["run", "--memory", "0", "base"],
         &["run", "--memory", "99999999999999999T", "base"],
@@ -118,6 +120,9 @@ fn wrong_usage_has_status_2() {
         &["top", "--interval", "1ms"],
         &["image", "import"],
         &["completion", "tcl"],
+        &["reclaim"],
+        &["reclaim", "--now", "--deadline", "soon"],
+        &["audit"],
     ] {
         let error = parse(line).expect_err(&format!("{line:?}"));
         assert_eq!(error.exit_code(), 2, "{line:?}");
@@ -137,6 +142,7 @@ fn values_are_read_as_people_write_them() {
     ] {
         assert_eq!(text.parse(), Ok(Mib(mib)), "{text}");
     }
+    assert_eq!(values::cpu_millis("0.25"), Ok(250));
     for (text, seconds) in [("10", 10), ("0", 0), ("1500ms", 2), ("2m", 120)] {
         assert_eq!(values::seconds(text), Ok(seconds), "{text}");
     }

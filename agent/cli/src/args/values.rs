@@ -93,6 +93,18 @@ impl FromStr for Since {
     }
 }
 
+/// CPUs in thousandths, from a number such as 0.5 or 2.
+pub(super) fn cpu_millis(text: &str) -> Result<u32, String> {
+    let cpus: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of CPUs such as 0.5 or 2".to_string())?;
+    if (0.01..=32.0).contains(&cpus) {
+        Ok((cpus * 1_000.0).round() as u32)
+    } else {
+        Err("expected 0.01 to 32 CPUs".to_string())
+    }
+}
+
 /// A duration in whole seconds, rounded up.
 pub(super) fn seconds(text: &str) -> Result<u32, String> {
     duration(text)

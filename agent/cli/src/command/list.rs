@@ -81,6 +81,10 @@ fn details(vm: &Vm, now_ms: u64) -> String {
         ("image", format!("{} ({})", vm.image, vm.image_digest)),
         ("command", human::command(&vm.command)),
         ("cpus", vm.cpus.to_string()),
+        (
+            "CPU share",
+            format!("{}.{:02}", vm.cpu_millis / 1_000, vm.cpu_millis % 1_000 / 10),
+        ),
         ("memory", human::mib(vm.memory_mib)),
         (
             "writable layer",

@@ -1,6 +1,8 @@
 //! Carries out what was typed: one module for each group of commands.
 
+mod audit;
 mod image;
+mod lending;
 mod lifecycle;
 mod list;
 mod logs;
@@ -11,7 +13,7 @@ mod started;
 
 use secovia_agent_api::client::Client;
 
-use crate::args::{Cli, Command, ImageCommand};
+use crate::args::{AuditCommand, Cli, Command, ImageCommand};
 use crate::failure::Failure;
 use crate::{doctor, stats, top};
 
@@ -39,6 +41,15 @@ pub(crate) fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Command::Image(ImageCommand::Import { path }) => runtime.block_on(image::import(&client, &path)),
         Command::Image(ImageCommand::Ls { json }) => runtime.block_on(image::ls(&client, json)),
         Command::Image(ImageCommand::Rm { names }) => runtime.block_on(image::rm(&client, names)),
+        Command::Offer(args) => runtime.block_on(lending::offer(&client, &args)),
+        Command::Reclaim(args) => runtime.block_on(lending::reclaim(&client, &args)),
+        Command::Release => runtime.block_on(lending::release(&client)),
+        Command::Audit(AuditCommand::Show { tail, json }) => {
+            runtime.block_on(audit::show(&client, tail, json))
+        }
+        Command::Audit(AuditCommand::Verify { files, json }) => {
+            runtime.block_on(audit::verify(&client, &files, json))
+        }
         Command::Doctor(args) => runtime.block_on(doctor::doctor(&client, &args)),
         Command::Version(args) => runtime.block_on(node::version(&client, args.json)),
         Command::Completion(args) => pages::completion(args.shell),

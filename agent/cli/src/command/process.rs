@@ -56,6 +56,7 @@ fn request(args: RunArgs) -> Result<VmCreate, Failure> {
     create.user = args.user;
     create.working_dir = args.workdir;
     create.cpus = args.cpus;
+    create.cpu_millis = args.cpu_share;
     create.memory_mib = args.memory.0;
     create.disk_mib = args.disk.map(|size| size.0);
     create.restart = args.restart;

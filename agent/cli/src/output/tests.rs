@@ -17,6 +17,7 @@ pub(crate) fn vm(name: &str, state: VmState) -> Vm {
         user: None,
         working_dir: None,
         cpus: 1,
+        cpu_millis: 1_000,
         memory_mib: 256,
         disk_mib: None,
         restart: RestartPolicy::No,
@@ -27,6 +28,7 @@ pub(crate) fn vm(name: &str, state: VmState) -> Vm {
         started_at_ms: Some(2_000),
         ended_at_ms: Some(60_000),
         restarts: 0,
+        paused: false,
         vmm_pid: None,
         timing: None,
     }

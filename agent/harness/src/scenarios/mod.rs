@@ -1,9 +1,13 @@
 //! What must hold, whichever VMM serves it.
 
 mod hammer;
+mod lending;
 mod life;
+mod owner;
 mod restart;
 
 pub use hammer::*;
+pub use lending::*;
 pub use life::*;
+pub use owner::*;
 pub use restart::*;

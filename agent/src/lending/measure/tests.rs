@@ -43,7 +43,7 @@ impl Host {
         let path = |name: &str| self.dir.path().join(name);
         Meter {
             proc: path("proc"),
-            ..Meter::new(with_slice.then(|| path("slice")), &path("state"))
+            ..Meter::new(with_slice.then(|| path("slice")), &path("state/vms"))
         }
     }
 }
