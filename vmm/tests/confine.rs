@@ -5,13 +5,15 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::thread;
+use std::{ptr, thread};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, dup2_stderr, fork, pipe};
 use secovia_seccomp::{Call, List, RULES, Rules};
 use secovia_vmm::confine::Seccomp;
+use secovia_vmm::kvm::install_kick_handler;
 use secovia_vmm::{logger, sys};
 use secovia_vmm_api::Exit;
 
@@ -46,6 +48,7 @@ fn under(list: List, calls: &(impl Fn() -> Vec<Call> + Sync)) -> (WaitStatus, St
             List::Start => make(),
             list => thread::scope(|scope| {
                 scope.spawn(|| {
+                    hold_a_signal();
                     seccomp.enter(list).unwrap();
                     make();
                     // Not every kind of thread may end alone.
@@ -56,7 +59,30 @@ fn under(list: List, calls: &(impl Fn() -> Vec<Call> + Sync)) -> (WaitStatus, St
     })
 }
 
+/// Lets a signal wait for this thread that has a handler, so that letting it through shows the way back from one.
+fn hold_a_signal() {
+    install_kick_handler().unwrap();
+    mask_kick(libc::SIG_BLOCK);
+    // SAFETY: a signal to this thread, which is blocked.
+    unsafe { libc::raise(libc::SIGRTMIN()) };
+}
+
+/// Blocks the signal that kicks vCPUs on this thread, or lets it through.
+fn mask_kick(how: i32) {
+    let mut signals = MaybeUninit::uninit();
+    // SAFETY: the set is made before it is used; nothing is asked back.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGRTMIN());
+        libc::pthread_sigmask(how, signals.as_ptr(), ptr::null_mut());
+    }
+}
+
 fn make(call: &Call) {
+    if call.number == libc::SYS_rt_sigreturn {
+        // Out of nothing it would be the end of the thread.
+        return mask_kick(libc::SIG_UNBLOCK);
+    }
     let [a, b, c, d, e, f] = call.args;
     // SAFETY: the arguments are no addresses of anything, so that the kernel refuses the call or does something that
     // concerns no memory.
@@ -139,10 +165,10 @@ fn a_forbidden_call_ends_the_process_and_is_named() {
 #[test]
 fn what_no_machine_can_be_made_to_need_is_allowed_where_it_should_be() {
     let rules = Rules::parse(RULES).unwrap();
-    let rare: Vec<_> = rules.all().iter().filter(|rule| rule.is_rare()).collect();
-    assert!(!rare.is_empty());
-    for rule in rare {
-        for list in rule.on() {
+    let mut tried = 0;
+    for rule in rules.all() {
+        for list in rule.rare() {
+            tried += 1;
             let (status, errors) = under(*list, &|| vec![rule.example(std::process::id())]);
             assert!(
                 matches!(status, WaitStatus::Exited(_, 0)),
@@ -151,6 +177,7 @@ fn what_no_machine_can_be_made_to_need_is_allowed_where_it_should_be() {
             );
         }
     }
+    assert!(tried > 0);
 }
 
 #[test]

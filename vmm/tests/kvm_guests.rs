@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::Duration;
 
 use common::{DISK_CONTENTS, Machine, kvm};
+use nix::pty::openpty;
 use nix::sys::signal::Signal;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use secovia_stub_guests::{self as stubs, Guest, back_door};
 use serde_json::json;
 
@@ -126,6 +129,32 @@ fn what_is_typed_reaches_the_guest() {
         (outcome.output, outcome.status),
         (format!("ready\n{line}"), Some(3))
     );
+}
+
+/// A terminal of its own, as a shell gives it: raw while the machine has it, and as before afterwards.
+#[test]
+fn a_terminal_is_raw_while_the_machine_runs() {
+    if !kvm() {
+        return;
+    }
+    let machine = Machine::stub(stubs::POWER_BUTTON);
+    let terminal = openpty(None, None).unwrap();
+    let in_lines = || {
+        tcgetattr(&terminal.slave)
+            .unwrap()
+            .local_flags
+            .contains(LocalFlags::ICANON)
+    };
+    assert!(in_lines());
+    let mut session = Command::new("setsid");
+    session.arg("--ctty");
+    let mut running = machine.start_by(session, terminal.slave.try_clone().unwrap().into());
+    running.wait_for("ready\n");
+    assert!(!in_lines());
+    running.signal(Signal::SIGTERM);
+    let outcome = running.end();
+    assert_eq!(outcome.status, Some(0), "{outcome:?}");
+    assert!(in_lines());
 }
 
 #[test]

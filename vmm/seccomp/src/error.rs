@@ -20,6 +20,8 @@ pub enum RulesError {
     Reason { rule: String },
     #[error("{rule}: on no thread; name those that need it")]
     NoThread { rule: String },
+    #[error("{rule}: rare on a thread that it is not on; correct one of the two")]
+    Rare { rule: String },
     #[error("{rule}: an earlier rule says the same on one of its threads; keep one")]
     Doubled { rule: String },
     #[error("{rule}: a call that is refused takes no conditions; remove them")]

@@ -39,7 +39,7 @@ struct RuleSpec {
     #[serde(default)]
     answer: Answer,
     #[serde(default)]
-    rare: bool,
+    rare: Vec<List>,
     why: String,
 }
 
@@ -98,6 +98,9 @@ impl RuleSpec {
         }
         if self.answer != Answer::Allow && !self.args.is_empty() {
             return Err(RulesError::Conditions { rule: name });
+        }
+        if self.rare.iter().any(|list| !self.on.contains(list)) {
+            return Err(RulesError::Rare { rule: name });
         }
         let args = self.args.into_iter().map(|spec| spec.check(&name, values));
         Ok(Rule {

@@ -74,7 +74,7 @@ pub struct Rule {
     pub(crate) on: Vec<List>,
     pub(crate) args: Vec<Condition>,
     pub(crate) answer: Answer,
-    pub(crate) rare: bool,
+    pub(crate) rare: Vec<List>,
     pub(crate) why: String,
 }
 
@@ -99,9 +99,9 @@ impl Rule {
         &self.why
     }
 
-    /// Whether no run of a machine can be made to need it: tests make the call itself.
-    pub fn is_rare(&self) -> bool {
-        self.rare
+    /// The threads on which no test machine can be made to need it at will: tests make the call there themselves.
+    pub fn rare(&self) -> &[List] {
+        &self.rare
     }
 
     /// A call of the process `pid` that it covers; arguments without a condition are of no use to the kernel.

@@ -323,6 +323,10 @@ fn what_is_wrong_with_rules_is_named() {
             "g: read: argument 0 has no test",
         ),
         (
+            r#"{ "call": "read", "on": ["main"], "rare": ["vcpu"], "why": "w" }"#,
+            "g: read: rare on a thread that it is not on",
+        ),
+        (
             r#"{ "call": "read", "on": ["main"], "why": "w", "answer": "ENOSYS", "args": [{ "arg": 0, "is": "ONE" }] }"#,
             "a call that is refused takes no conditions",
         ),

@@ -138,16 +138,26 @@ impl Machine {
         self.start_text_to(config, Stdio::piped())
     }
 
+    /// Starts the VMM by a program that takes its command line, with this as standard input.
+    pub(crate) fn start_by(&self, mut program: Command, input: Stdio) -> Running {
+        program.arg(vmm());
+        self.start_as(program, &self.spec.to_string(), input, Stdio::piped())
+    }
+
     fn start_text_to(&self, config: &str, output: Stdio) -> Running {
+        self.start_as(Command::new(vmm()), config, Stdio::piped(), output)
+    }
+
+    fn start_as(&self, mut program: Command, config: &str, input: Stdio, output: Stdio) -> Running {
         let file = self.folder.join("vm.json");
         fs::write(&file, config).unwrap();
         let started = Instant::now();
-        let child = Command::new(vmm())
+        let child = program
             .arg("--config-file")
             .arg(file)
             .arg("--no-api")
             .args(&self.arguments)
-            .stdin(Stdio::piped())
+            .stdin(input)
             .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
