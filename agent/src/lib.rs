@@ -12,11 +12,16 @@
 //!                         ├── images     checked byte for byte
 //!                         ├── logs       output, and how far the guest was read
 //!                         ├── guest      sessions with PID 1
-//!                         └── process    VMM processes, their files and control groups
+//!                         └── process    VMM processes, their jails, files and control groups
 //! ```
 //!
 //! Two promises hold at every moment, so that the agent may be killed at any: what the agent has done is never more
 //! than what it has written down, and a VMM that runs can be found and told from every other process.
+//!
+//! A VM is not trusted, and neither is its VMM, which its guest may have taken over. So each runs as a user of its own
+//! ([`uids`]), locked in by the jailer ([`process::Launcher`]); what lies in its jail is never followed or believed, and it
+//! is known by what the kernel says of it ([`process::find`]). The agent itself keeps of root's rights what it needs
+//! ([`rights`]).
 
 pub mod api;
 pub mod capacity;
