@@ -71,6 +71,30 @@ fn a_disk_is_read_by_polling_and_by_interrupt() {
     check(stubs::DISK_INTERRUPT, contents, 3);
 }
 
+/// On two kinds of file system: most write zeroes by themselves, tmpfs has them written one by one.
+#[test]
+fn a_disk_is_erased() {
+    if !kvm() {
+        return;
+    }
+    for folder in [std::env::temp_dir(), "/dev/shm".into()] {
+        let disk = folder.join(format!("secovia-vmm-erase-{}", std::process::id()));
+        std::fs::write(&disk, [0xaa; 32 << 9]).unwrap();
+        let outcome = Machine::stub(stubs::DISK_ERASE)
+            .with("/drives/0/path_on_host", json!(disk))
+            .run();
+        let contents = std::fs::read(&disk).unwrap();
+        std::fs::remove_file(&disk).unwrap();
+        assert_eq!(
+            (outcome.output.as_str(), outcome.status),
+            ("erased\n", Some(3)),
+            "{outcome:?}"
+        );
+        let (erased, rest) = contents.split_at(16 << 9);
+        assert!(erased.iter().all(|byte| *byte == 0) && rest.iter().all(|byte| *byte == 0xaa));
+    }
+}
+
 #[test]
 fn the_guest_starts_its_second_vcpu() {
     if !kvm() {

@@ -32,6 +32,7 @@ guest! {
     power_button stub_power_button stub_power_button_end;
     echo stub_echo stub_echo_end;
     disk_read stub_disk_read stub_disk_read_end;
+    disk_erase stub_disk_erase stub_disk_erase_end;
     disk_interrupt stub_disk_interrupt stub_disk_interrupt_end;
     net_echo stub_net_echo stub_net_echo_end;
     second_cpu stub_second_cpu stub_second_cpu_end;

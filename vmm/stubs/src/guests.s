@@ -205,6 +205,55 @@ stub_disk_read:
 .globl stub_disk_read_end
 stub_disk_read_end:
 
+.globl stub_disk_erase
+stub_disk_erase:
+    MAP_DEVICES
+# Two requests of three descriptors each: DISCARD of sectors 0 to 7, and WRITE_ZEROES of sectors 8 to 15.
+    mov edi, 0x200000
+    mov dword ptr [rdi], 0x203000
+    mov dword ptr [rdi + 8], 16
+    mov dword ptr [rdi + 12], 0x00010001    # NEXT, 1
+    mov dword ptr [rdi + 16], 0x203100
+    mov dword ptr [rdi + 24], 16
+    mov dword ptr [rdi + 28], 0x00020001
+    mov dword ptr [rdi + 32], 0x205000
+    mov dword ptr [rdi + 40], 1
+    mov dword ptr [rdi + 44], 0x00000002    # WRITE
+    mov dword ptr [rdi + 48], 0x203010
+    mov dword ptr [rdi + 56], 16
+    mov dword ptr [rdi + 60], 0x00040001
+    mov dword ptr [rdi + 64], 0x203110
+    mov dword ptr [rdi + 72], 16
+    mov dword ptr [rdi + 76], 0x00050001
+    mov dword ptr [rdi + 80], 0x205001
+    mov dword ptr [rdi + 88], 1
+    mov dword ptr [rdi + 92], 0x00000002
+    mov dword ptr [rdi + 0x1000], 0x00020000    # available: no flags, index 2, entries 0 and 3
+    mov dword ptr [rdi + 0x1004], 0x00030000
+    mov dword ptr [rdi + 0x3000], 11    # the headers' types
+    mov dword ptr [rdi + 0x3010], 13
+    mov dword ptr [rdi + 0x3108], 8    # how many sectors, from which
+    mov dword ptr [rdi + 0x3110], 8
+    mov dword ptr [rdi + 0x3118], 8
+    mov word ptr [rdi + 0x5000], 0xffff    # no status yet
+    VIRTIO_WRITES 8f
+3:  cmp word ptr [0x202002], 2    # the used index
+    jne 3b
+    cmp word ptr [0x205000], 0    # both done
+    jne 4f
+    PRINT 9f, 7
+4:  RESET
+8:
+    .long 0x70, 0, 0x70, 1, 0x70, 3    # as below, with the features DISCARD and WRITE_ZEROES
+    .long 0x24, 0, 0x20, 0x6000, 0x24, 1, 0x20, 1
+    .long 0x70, 11
+    .long 0x30, 0, 0x38, 8
+    .long 0x80, 0x200000, 0x84, 0, 0x90, 0x201000, 0x94, 0, 0xa0, 0x202000, 0xa4, 0, 0x44, 1
+    .long 0x70, 15, 0x50, 0, 0xffff
+9:  .ascii "erased\n"
+.globl stub_disk_erase_end
+stub_disk_erase_end:
+
 .globl stub_disk_interrupt
 stub_disk_interrupt:
     MAP_DEVICES

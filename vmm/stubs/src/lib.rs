@@ -41,6 +41,9 @@ pub const DISK_INTERRUPT: Guest = Guest::new("disk-interrupt", code::disk_interr
 /// Brings up the first virtio device, a network interface, and prints `ready\n`; sends the first packet that comes back to
 /// where it came from (Ethernet, IPv4 and UDP turned round), prints `echo\n` and resets.
 pub const NET_ECHO: Guest = Guest::new("net-echo", code::net_echo);
+/// Discards sectors 0 to 7 of the first virtio device, a disk, and has zeroes written to 8 to 15; prints `erased\n` if both
+/// were done, and resets.
+pub const DISK_ERASE: Guest = Guest::new("disk-erase", code::disk_erase);
 /// Starts the second vCPU, which prints `AP\n` and resets.
 pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
 /// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
@@ -100,6 +103,7 @@ mod tests {
             POWER_BUTTON,
             ECHO,
             DISK_READ,
+            DISK_ERASE,
             DISK_INTERRUPT,
             NET_ECHO,
             SECOND_CPU,
