@@ -24,6 +24,7 @@
 //! ([`rights`]).
 
 pub mod api;
+pub mod caller;
 pub mod capacity;
 pub mod clock;
 pub mod config;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use secovia_agent::caller::Caller;
 use secovia_agent::images::read_manifest;
 use secovia_agent_api::Manifest;
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ static FILE: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     let path = &FILE.1;
     fs::write(path, text).expect("room for a manifest");
-    match read_manifest(path, "do something") {
+    match read_manifest(path, &Caller::root(), "do something") {
         Ok(manifest) => {
             let name = &manifest.name;
             assert!(

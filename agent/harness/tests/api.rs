@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use secovia_agent_harness::{Programs, Settings, Testbed, sh};
@@ -224,35 +225,62 @@ async fn a_session_begins_with_its_own_request() {
     assert_eq!(client.vm("x").await.unwrap().state.word(), "running");
 }
 
+const NOBODY: u32 = 65_534;
+
+/// What the agent answers a user who asks for its version, or to import an image.
+fn ask_as(socket: &Path, import: Option<&Path>, uid: u32, gid: u32) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_ask"))
+        .arg(socket)
+        .args(import)
+        .uid(uid)
+        .gid(gid)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The number of a group that every host has.
+fn users() -> u32 {
+    let group = fs::read_to_string("/etc/group").unwrap();
+    let mut users = group.lines().filter(|line| line.starts_with("users:"));
+    let users = users.next().expect("a host has the group users");
+    users.split(':').nth(2).unwrap().parse().unwrap()
+}
+
+/// Who may use the agent, which is root, gets no file read by it that he may not read himself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_image_is_imported_with_the_callers_rights() {
+    let settings = Settings {
+        socket_group: "users",
+        ..Settings::default()
+    };
+    let bed = bed(settings).await;
+    fs::set_permissions(bed.path(""), Permissions::from_mode(0o755)).unwrap();
+    let image = bed.fake_image("other");
+    let import = || ask_as(&bed.path("run/agent.sock"), Some(&image), NOBODY, users());
+    fs::set_permissions(&image, Permissions::from_mode(0o700)).unwrap();
+    let answer = import();
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("Permission denied"),
+        "{answer}"
+    );
+    fs::set_permissions(&image, Permissions::from_mode(0o755)).unwrap();
+    let answer = import();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+}
+
 /// Root and the group come in; others are kept out by the socket's mode, and by the agent where that was changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn others_are_kept_out() {
-    const NOBODY: u32 = 65_534;
-    let group = fs::read_to_string("/etc/group").unwrap();
-    let mut users = group.lines().filter(|line| line.starts_with("users:"));
-    let users: u32 = users
-        .next()
-        .expect("a host has the group users")
-        .split(':')
-        .nth(2)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let users = users();
     let settings = Settings {
         socket_group: "users",
         ..Settings::default()
     };
     let bed = bed(settings).await;
     let socket = bed.path("run/agent.sock");
-    let ask_as = |uid: u32, gid: u32| {
-        let output = Command::new(env!("CARGO_BIN_EXE_ask"))
-            .arg(&socket)
-            .uid(uid)
-            .gid(gid)
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let ask_as = |uid: u32, gid: u32| ask_as(&socket, None, uid, gid);
+
     // The way to the socket is open to all; the socket is not.
     fs::set_permissions(bed.path(""), Permissions::from_mode(0o755)).unwrap();
     let program = fs::metadata(env!("CARGO_BIN_EXE_ask")).unwrap();

@@ -4,12 +4,13 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
 use secovia_agent_api::{ErrorBody, ImageImport, ImageInfo, route};
 
 use super::body::Body;
 use super::error::ApiError;
+use super::peer::Peer;
 use crate::node::Node;
 
 /// All images, by name.
@@ -18,7 +19,8 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Image
     Ok(Json(node.images()?))
 }
 
-/// Takes an image directory of the agent's host into the store, and checks every byte of it.
+/// Takes an image directory of the agent's host into the store, and checks every byte of it. The caller must be
+/// able to read it himself.
 #[utoipa::path(
     post, path = route::IMAGES, tag = "images", request_body = ImageImport,
     responses(
@@ -29,9 +31,12 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Image
 )]
 pub(super) async fn import(
     State(node): State<Arc<Node>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Body(request): Body<ImageImport>,
 ) -> Result<(StatusCode, Json<ImageInfo>), ApiError> {
-    let image = node.import_image(FilePath::new(&request.path)).await?;
+    let image = node
+        .import_image(FilePath::new(&request.path), peer.caller()?)
+        .await?;
     Ok((StatusCode::CREATED, Json(image)))
 }
 

@@ -12,17 +12,12 @@ use secovia_agent_api::ErrorCode;
 use super::error::ApiError;
 use super::group::group_id;
 use super::socket::Socket;
+use crate::caller::Caller;
 use crate::sys;
 
 /// Who is at the other end of a connection, as the kernel says: it noted that when the connection was made.
 #[derive(Debug, Clone)]
-pub(super) struct Peer(Option<Arc<Credentials>>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Credentials {
-    uid: u32,
-    groups: Vec<u32>,
-}
+pub(super) struct Peer(Option<Arc<Caller>>);
 
 /// Who may come in.
 #[derive(Debug, Clone)]
@@ -43,11 +38,10 @@ impl Connected<IncomingStream<'_, Socket>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Socket>) -> Self {
         let stream = stream.io();
         let credentials = stream.peer_cred().and_then(|peer| {
-            let mut groups = sys::peer_groups(stream)?;
-            groups.push(peer.gid());
-            Ok(Credentials {
+            Ok(Caller {
                 uid: peer.uid(),
-                groups,
+                gid: peer.gid(),
+                groups: sys::peer_groups(stream)?,
             })
         });
         match credentials {
@@ -63,10 +57,14 @@ impl Connected<IncomingStream<'_, Socket>> for Peer {
 impl Peer {
     /// One who may do everything.
     pub(super) fn root() -> Self {
-        Self(Some(Arc::new(Credentials {
-            uid: 0,
-            groups: Vec::new(),
-        })))
+        Self(Some(Arc::new(Caller::root())))
+    }
+
+    /// Who it is; a failure where the kernel did not say.
+    pub(super) fn caller(&self) -> Result<&Caller, ApiError> {
+        self.0
+            .as_deref()
+            .ok_or_else(|| ApiError::new(ErrorCode::Forbidden, "the kernel does not say who asks"))
     }
 }
 
@@ -80,10 +78,8 @@ impl Access {
         }
     }
 
-    fn admits(&self, peer: &Credentials) -> bool {
-        peer.uid == 0
-            || peer.uid == self.own_uid
-            || self.group.is_some_and(|group| peer.groups.contains(&group))
+    fn admits(&self, peer: &Caller) -> bool {
+        peer.uid == 0 || peer.uid == self.own_uid || self.group.is_some_and(|group| peer.is_of(group))
     }
 }
 
@@ -119,15 +115,15 @@ mod tests {
             group: None,
             ..access.clone()
         };
-        for (uid, groups, admitted, admitted_without) in [
-            (0, vec![], true, true),
-            (500, vec![], true, true),
-            (501, vec![70], true, false),
-            (501, vec![1, 2, 70], true, false),
-            (501, vec![1, 0], false, false),
-            (70, vec![], false, false),
+        for (uid, gid, groups, admitted, admitted_without) in [
+            (0, 9, vec![], true, true),
+            (500, 9, vec![], true, true),
+            (501, 70, vec![], true, false),
+            (501, 9, vec![1, 2, 70], true, false),
+            (501, 9, vec![1, 0], false, false),
+            (70, 9, vec![], false, false),
         ] {
-            let peer = Credentials { uid, groups };
+            let peer = Caller { uid, gid, groups };
             assert_eq!(access.admits(&peer), admitted, "{peer:?}");
             assert_eq!(without_group.admits(&peer), admitted_without, "{peer:?}");
         }

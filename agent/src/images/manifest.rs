@@ -1,14 +1,13 @@
 //! Reading and checking a `manifest.json`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::path::Path;
 
 use secovia_agent_api::Manifest;
 use secovia_agent_api::image::SCHEMA_VERSION;
 
 use super::ImageError;
+use crate::caller::Caller;
 
 /// A manifest is a page of text; more than this is none.
 const SIZE_MAX: u64 = 1024 * 1024;
@@ -16,15 +15,16 @@ const SIZE_MAX: u64 = 1024 * 1024;
 /// Digits of a SHA-256.
 const DIGEST_DIGITS: usize = 64;
 
-/// Reads the manifest at `path`; `remedy` is what a person is told to do where it is wrong.
-pub fn read_manifest(path: &Path, remedy: &'static str) -> Result<Manifest, ImageError> {
+/// Reads the manifest at `path` with the caller's rights; `remedy` is what a person is told to do where it is wrong.
+pub fn read_manifest(path: &Path, caller: &Caller, remedy: &'static str) -> Result<Manifest, ImageError> {
     let wrong = |problem: String| ImageError::Manifest {
         path: path.to_path_buf(),
         problem,
         remedy,
     };
     let mut text = Vec::new();
-    open_regular(path)
+    caller
+        .open(path)
         .and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut text))
         .map_err(|error| wrong(error.to_string()))?;
     if text.len() as u64 > SIZE_MAX {
@@ -69,20 +69,4 @@ pub(super) fn is_image_name(name: &str) -> bool {
         .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
     first && name.len() <= 63 && name.bytes().all(rest)
-}
-
-/// Opens a regular file, and nothing that merely points to one: the path comes from a caller with fewer rights.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "is not a regular file",
-        ))
-    }
 }

@@ -11,8 +11,9 @@ use secovia_agent_api::Manifest;
 use secovia_agent_api::image::{MANIFEST_FILE, ROOTFS_FILE};
 use sha2::{Digest, Sha256};
 
-use super::manifest::{is_image_name, open_regular};
+use super::manifest::is_image_name;
 use super::{BUILD_AGAIN, IMPORT_AGAIN, ImageError, read_manifest};
+use crate::caller::{Caller, open_regular};
 use crate::sys;
 
 /// What is on its way in begins so; no image's name does.
@@ -96,7 +97,7 @@ impl ImageStore {
             return Err(not_found());
         }
         let path = dir.join(MANIFEST_FILE);
-        let manifest = read_manifest(&path, IMPORT_AGAIN)?;
+        let manifest = read_manifest(&path, &Caller::root(), IMPORT_AGAIN)?;
         if manifest.name != name {
             return Err(ImageError::Manifest {
                 path,
@@ -132,9 +133,10 @@ impl ImageStore {
         })
     }
 
-    /// Copies the image in `source` beside the others and checks every byte; [`ImageStore::commit`] lets it in.
-    pub fn stage(&self, source: &Path) -> Result<Staged, ImageError> {
-        let manifest = read_manifest(&source.join(MANIFEST_FILE), BUILD_AGAIN)?;
+    /// Copies the image in `source`, which `caller` must be able to read, beside the others and checks every byte;
+    /// [`ImageStore::commit`] lets it in.
+    pub fn stage(&self, source: &Path, caller: &Caller) -> Result<Staged, ImageError> {
+        let manifest = read_manifest(&source.join(MANIFEST_FILE), caller, BUILD_AGAIN)?;
         let suffix = getrandom::u64().map_err(|error| {
             store_error(
                 "draw a name below",
@@ -145,7 +147,7 @@ impl ImageStore {
         let dir = self.dir.join(format!("{STAGING}{suffix:016x}"));
         make_dir(&dir).map_err(|error| store_error("make directory", &dir, error))?;
         let staged = Staged { manifest, dir };
-        copy_rootfs(&source.join(ROOTFS_FILE), &staged)?;
+        copy_rootfs(&source.join(ROOTFS_FILE), caller, &staged)?;
         let path = staged.dir.join(MANIFEST_FILE);
         write_manifest(&path, &staged.manifest).map_err(|error| store_error("write", &path, error))?;
         sync_dir(&staged.dir).map_err(|error| store_error("sync", &staged.dir, error))?;
@@ -193,14 +195,14 @@ impl ImageStore {
     }
 }
 
-fn copy_rootfs(source: &Path, staged: &Staged) -> Result<(), ImageError> {
+fn copy_rootfs(source: &Path, caller: &Caller, staged: &Staged) -> Result<(), ImageError> {
     let manifest = &staged.manifest;
     let wrong = |problem: String| ImageError::Rootfs {
         path: source.to_path_buf(),
         problem,
         remedy: BUILD_AGAIN,
     };
-    let mut from = open_regular(source).map_err(|error| wrong(error.to_string()))?;
+    let mut from = caller.open(source).map_err(|error| wrong(error.to_string()))?;
     let length = from.metadata().map_err(|error| wrong(error.to_string()))?.len();
     if length != manifest.size {
         return Err(wrong(format!(

@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::*;
+use crate::caller::Caller;
 
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
@@ -49,7 +50,7 @@ impl Place {
 fn an_image_comes_in_is_found_replaced_and_removed() {
     let place = Place::new();
     write(&place.source(), &manifest("base"), b"hello");
-    let staged = place.store.stage(&place.source()).unwrap();
+    let staged = place.store.stage(&place.source(), &Caller::root()).unwrap();
     assert!(place.store.list().unwrap().is_empty(), "not before the commit");
     let image = place.store.commit(staged).unwrap();
     assert_eq!(fs::read(&image.rootfs).unwrap(), b"hello");
@@ -58,7 +59,7 @@ fn an_image_comes_in_is_found_replaced_and_removed() {
 
     let other = manifest("base").replace("/bin/sh", "/bin/ash");
     write(&place.source(), &other, b"hello");
-    let staged = place.store.stage(&place.source()).unwrap();
+    let staged = place.store.stage(&place.source(), &Caller::root()).unwrap();
     place.store.commit(staged).unwrap();
     assert_eq!(place.store.get("base").unwrap().manifest.command, ["/bin/ash"]);
     assert_eq!(place.names(), ["base"]);
@@ -134,7 +135,11 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
     let place = Place::new();
     for (what, manifest, rootfs, expected) in table {
         write(&place.source(), &manifest, rootfs);
-        let error = place.store.stage(&place.source()).unwrap_err().to_string();
+        let error = place
+            .store
+            .stage(&place.source(), &Caller::root())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{what}: {error}");
         assert!(
             error.contains("source/") && error.contains(BUILD_AGAIN),
@@ -152,13 +157,22 @@ fn only_regular_files_are_read() {
     write(&source, &manifest("base"), b"hello");
     fs::rename(source.join("rootfs.erofs"), source.join("real")).unwrap();
     symlink(source.join("real"), source.join("rootfs.erofs")).unwrap();
-    assert!(place.store.stage(&source).is_err(), "a link");
+    assert!(place.store.stage(&source, &Caller::root()).is_err(), "a link");
     fs::remove_file(source.join("rootfs.erofs")).unwrap();
-    assert!(place.store.stage(&source).is_err(), "nothing");
+    assert!(place.store.stage(&source, &Caller::root()).is_err(), "nothing");
     fs::create_dir(source.join("rootfs.erofs")).unwrap();
-    let error = place.store.stage(&source).unwrap_err().to_string();
+    let error = place
+        .store
+        .stage(&source, &Caller::root())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("is not a regular file"), "{error}");
-    assert!(place.store.stage(&place.dir.path().join("missing")).is_err());
+    assert!(
+        place
+            .store
+            .stage(&place.dir.path().join("missing"), &Caller::root())
+            .is_err()
+    );
 }
 
 #[test]
@@ -167,7 +181,7 @@ fn damage_in_the_store_is_told_and_can_be_removed() {
     write(&place.source(), &manifest("base"), b"hello");
     place
         .store
-        .commit(place.store.stage(&place.source()).unwrap())
+        .commit(place.store.stage(&place.source(), &Caller::root()).unwrap())
         .unwrap();
     let stored = place.dir.path().join("images/base");
     fs::write(stored.join("rootfs.erofs"), b"hell").unwrap();

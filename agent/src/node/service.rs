@@ -17,6 +17,7 @@ use super::check;
 use super::error::NodeError;
 use super::lender::Lender;
 use super::open::{self, OpenError};
+use crate::caller::Caller;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::guest;
@@ -339,7 +340,7 @@ impl Node {
 
     /// Takes an image directory into the store. An image of the same name gives way, unless a VM uses it and the
     /// content differs.
-    pub async fn import_image(&self, path: &Path) -> Result<ImageInfo, NodeError> {
+    pub async fn import_image(&self, path: &Path, caller: &Caller) -> Result<ImageInfo, NodeError> {
         if !path.is_absolute() {
             let message = format!(
                 "`path` is {:?}; give an absolute path",
@@ -347,7 +348,7 @@ impl Node {
             );
             return Err(NodeError::new(ErrorCode::BadRequest, message));
         }
-        let staged = block_in_place(|| self.context.images.stage(path))?;
+        let staged = block_in_place(|| self.context.images.stage(path, caller))?;
         let _gate = self.gate.lock().await;
         let name = &staged.manifest.name;
         let users = self.image_users(name);
