@@ -137,10 +137,16 @@ impl Lender {
             cooldown_ms: policy.reclaim.cooldown_ms,
         };
         let (ladder, effects) = self.desk().ladder().advance(&input, &settings);
-        // Before anything is done: whoever asks for admission from now on sees it.
-        self.desk().set_ladder(ladder, scarcity);
+        // Whoever asks for admission sees at once that it is closed, and that it is open when that is on record.
+        let closed = ladder.measures().closed;
+        if closed {
+            self.desk().set_ladder(ladder, scarcity);
+        }
         for effect in effects {
             self.carry_out(effect, &vms, handles);
+        }
+        if !closed {
+            self.desk().set_ladder(ladder, scarcity);
         }
         self.bring_about(ladder.measures(), &vms, handles, policy.reclaim.squeeze_io);
         self.watch_order(order, &vms);
