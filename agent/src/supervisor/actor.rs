@@ -355,6 +355,7 @@ impl Actor {
                 end_input: !self.record.spec.stdin,
                 log: Arc::new(Mutex::new(log)),
                 grown: Arc::clone(&self.log_grown),
+                told: Arc::default(),
             },
             reports: self.reporter.clone(),
         };

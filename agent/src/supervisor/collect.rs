@@ -1,6 +1,7 @@
 //! Keeps a workload's output.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,12 +34,13 @@ pub(super) struct Collector {
     pub(super) log: Arc<Mutex<LogWriter>>,
     /// Told when the log has grown.
     pub(super) grown: Arc<watch::Sender<u64>>,
+    /// The agent's log has it that the guest cannot be attached to: once is enough, for a guest can do it for ever.
+    pub(super) told: Arc<AtomicBool>,
 }
 
 impl Collector {
     /// Attaches to the workload's output; tries until the VMM is gone.
     pub(super) async fn attach(&self, gone: &mut watch::Receiver<bool>) -> Option<FrameStream> {
-        let mut told = false;
         loop {
             if *gone.borrow() {
                 return None;
@@ -50,10 +52,11 @@ impl Collector {
             };
             match self.open(request).await {
                 Ok(stream) => return Some(stream),
-                Err(error) if told => log::debug!("attach to {}: {error}", self.socket.display()),
+                Err(error) if self.told.swap(true, Ordering::Relaxed) => {
+                    log::debug!("attach to {}: {error}", self.socket.display());
+                }
                 Err(error) => log::warn!("attach to {}: {error}; trying on", self.socket.display()),
             }
-            told = true;
             sleep(AGAIN).await;
         }
     }
