@@ -10,7 +10,7 @@ use secovia_guest_protocol::ExitStatus;
 use crate::{Programs, Settings, Testbed, exec, sh};
 
 /// A guest's doings: a name, and a script that says `go` before it begins.
-const HAMMERS: [(&str, &str); 5] = [
+const HAMMERS: [(&str, &str); 4] = [
     // Each shell starts two more and waits for nobody.
     (
         "fork-bomb",
@@ -24,11 +24,6 @@ const HAMMERS: [(&str, &str); 5] = [
     (
         "console",
         "echo go; while :; do yes 'a line of the console, over and over' >/dev/console; done",
-    ),
-    // Output goes to the agent over vsock, and into the log.
-    (
-        "output",
-        "echo go; while :; do yes 'a line of output, over and over'; done",
     ),
     (
         "disk",
