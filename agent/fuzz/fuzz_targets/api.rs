@@ -142,7 +142,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                     .oneshot(plain("DELETE", &target, String::new())),
             );
             let answer = gone.await.expect("no panic").expect("the router never fails");
-            assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{}", vm.id);
+            // One that goes by itself when it has ended may be gone already.
+            let gone = [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND];
+            assert!(gone.contains(&answer.status()), "{}: {}", vm.id, answer.status());
         }
     });
 });
