@@ -81,7 +81,7 @@ fn what_cannot_be_set_is_named_and_undone() -> Outcome {
     for (setting, expected) in [
         (
             "memory.max=lots",
-            "write \"lots\" to /sys/fs/cgroup/secovia.test/m-1/memory.max: Invalid argument",
+            "write \"lots\" to /sys/fs/cgroup/secovia.wrong/m-1/memory.max: Invalid argument",
         ),
         ("memory.nothing=1", "no such file"),
         ("nothing.max=1", "controller nothing:"),
@@ -91,14 +91,14 @@ fn what_cannot_be_set_is_named_and_undone() -> Outcome {
             let before = host.snapshot();
             let output = host
                 .command()
-                .args(["--parent-cgroup", "secovia.test", "--cgroup", setting])
+                .args(["--parent-cgroup", "secovia.wrong", "--cgroup", setting])
                 .args(way)
                 .output()?;
             let errors = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{errors}");
             assert!(errors.contains(expected), "{setting}: {errors}");
             assert_eq!(host.snapshot(), before);
-            assert!(!Path::new(MOUNT).join("secovia.test").exists(), "{setting}");
+            assert!(!Path::new(MOUNT).join("secovia.wrong").exists(), "{setting}");
         }
     }
     Ok(())
