@@ -1,12 +1,18 @@
 //! Limits for the machines of attempts, and those of another machine; on hosts with either version of cgroups.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A machine's memory limit in bytes: 64 MiB for its guest, and what is around.
 pub(super) const MEMORY_LIMIT: u64 = 160 << 20;
 /// How many threads and processes it may have; the start needs up to three.
 pub(super) const PROCESS_LIMIT: u64 = 8;
+
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Our part of the hierarchy.
@@ -108,10 +114,16 @@ impl Cgroup {
         folders.iter().map(|folder| folder.join("cgroup.procs")).collect()
     }
 
-    /// Removes a machine's cgroup, whoever made it. It has no process any more.
+    /// Removes a machine's cgroup, whoever made it. Its processes have been killed, and may take a moment to be gone.
     pub(super) fn leave(&self) {
-        for parent in &self.parents {
-            let _ = fs::remove_dir(parent.join(ATTEMPT));
+        for folder in self.parents.iter().map(|parent| parent.join(ATTEMPT)) {
+            let begun = Instant::now();
+            while let Err(error) = fs::remove_dir(&folder)
+                && error.kind() == ErrorKind::ResourceBusy
+                && begun.elapsed() < PATIENCE
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
