@@ -71,6 +71,27 @@ fn a_disk_is_read_by_polling_and_by_interrupt() {
     check(stubs::DISK_INTERRUPT, contents, 3);
 }
 
+#[test]
+fn a_disk_is_read_in_rounds() {
+    if !kvm() {
+        return;
+    }
+    let machine = Machine::stub(stubs::DISK_ROUNDS);
+    let mut running = machine.start();
+    running.wait_for("ready\n");
+    for round in 1..4 {
+        running.type_in("\n");
+        running.wait_for(&"ready\n".repeat(round + 1));
+    }
+    running.type_in("q");
+    let outcome = running.end();
+    assert_eq!(
+        (outcome.output.as_str(), outcome.status),
+        ("ready\nready\nready\nready\n", Some(3)),
+        "{outcome:?}"
+    );
+}
+
 /// On two kinds of file system: most write zeroes by themselves, tmpfs has them written one by one.
 #[test]
 fn a_disk_is_erased() {

@@ -7,6 +7,9 @@ use std::arch::global_asm;
 
 use crate::machine::*;
 
+/// How many requests a round of [`crate::DISK_ROUNDS`] is.
+pub const DISK_ROUND: u32 = 100;
+
 /// Declares `fn name() -> &'static [u8]`: the bytes between the labels `stub_name` and `stub_name_end`.
 macro_rules! guest {
     ($($name:ident $start:ident $end:ident;)*) => {$(
@@ -34,6 +37,7 @@ guest! {
     disk_read stub_disk_read stub_disk_read_end;
     disk_erase stub_disk_erase stub_disk_erase_end;
     disk_interrupt stub_disk_interrupt stub_disk_interrupt_end;
+    disk_rounds stub_disk_rounds stub_disk_rounds_end;
     net_echo stub_net_echo stub_net_echo_end;
     second_cpu stub_second_cpu stub_second_cpu_end;
     nothing_there stub_nothing_there stub_nothing_there_end;
@@ -62,5 +66,6 @@ global_asm!(
     events = const EVENTS,
     power_button = const EVENT_POWER_BUTTON,
     back_door = const BACK_DOOR,
+    disk_round = const DISK_ROUND,
     long_start = const LOAD_ADDRESS + 256,
 );

@@ -10,6 +10,8 @@ mod code;
 mod elf;
 pub mod machine;
 
+pub use code::DISK_ROUND;
+
 /// One guest.
 #[derive(Debug, Clone, Copy)]
 pub struct Guest {
@@ -38,6 +40,10 @@ pub const ECHO: Guest = Guest::new("echo", code::echo);
 pub const DISK_READ: Guest = Guest::new("disk-read", code::disk_read);
 /// As [`DISK_READ`], but learns of the completion by interrupt: I/O APIC, message, handler, which prints and resets.
 pub const DISK_INTERRUPT: Guest = Guest::new("disk-interrupt", code::disk_interrupt);
+/// Reads sector 0 of the first virtio device, a disk, [`DISK_ROUND`] times, one request after the other, each with its
+/// interrupt; prints `ready\n` and sleeps. Then once more for each line's end that comes from the serial port; resets at any other
+/// byte, or at a request that fails.
+pub const DISK_ROUNDS: Guest = Guest::new("disk-rounds", code::disk_rounds);
 /// Brings up the first virtio device, a network interface, and prints `ready\n`; sends the first packet that comes back to
 /// where it came from (Ethernet, IPv4 and UDP turned round), prints `echo\n` and resets.
 pub const NET_ECHO: Guest = Guest::new("net-echo", code::net_echo);
@@ -105,6 +111,7 @@ mod tests {
             DISK_READ,
             DISK_ERASE,
             DISK_INTERRUPT,
+            DISK_ROUNDS,
             NET_ECHO,
             SECOND_CPU,
             NOTHING_THERE,

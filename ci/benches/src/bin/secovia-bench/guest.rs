@@ -26,9 +26,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Files for a machine of one vCPU and one disk that runs `guest`.
-    pub(super) fn new(guest: Guest) -> Result<Self, Error> {
-        let folder = std::env::temp_dir().join(format!("secovia-bench-{}", std::process::id()));
+    /// Files for a machine of one vCPU and one disk that runs `guest`; `label` tells them from another machine's.
+    pub(super) fn new(label: &str, guest: Guest) -> Result<Self, Error> {
+        let folder = format!("secovia-bench-{}-{label}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
         fs::create_dir_all(&folder).map_err(Error::host(format!("create {}", folder.display())))?;
         let files = Self { folder };
         let kernel = files.folder.join("kernel");
@@ -92,6 +93,13 @@ impl Files {
         let config = self.config().into_os_string();
         let rest = ["--no-api", "--id", ID].map(OsString::from);
         ["--config-file".into(), config].into_iter().chain(rest).collect()
+    }
+
+    /// The same, without filters of system calls and without Landlock.
+    pub(super) fn unfiltered(&self) -> Vec<OsString> {
+        let mut arguments = self.arguments();
+        arguments.extend(["--no-seccomp", "--no-landlock"].map(OsString::from));
+        arguments
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Options {
     pub(super) vmm: PathBuf,
     pub(super) jailer: PathBuf,
     pub(super) yardstick: PathBuf,
-    pub(super) runs: usize,
+    /// How many of each; as many as fits where it is not given.
+    pub(super) runs: Option<usize>,
     pub(super) json: bool,
 }

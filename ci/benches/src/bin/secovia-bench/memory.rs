@@ -29,7 +29,7 @@ struct Report {
 
 /// Runs the idle guest and looks at its process.
 pub(super) fn run(options: &Options) -> Result<bool, Error> {
-    let files = Files::new(IDLE)?;
+    let files = Files::new("memory", IDLE)?;
     let mut child = Command::new(&options.vmm)
         .args(files.arguments())
         .stdin(Stdio::null())

@@ -1,22 +1,22 @@
 //! From exec to the first serial byte, and from the guest's reset to the process's end.
 
-use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
+use rustix::process::geteuid;
 use secovia_stub_guests::HELLO;
 use secovia_vmm_api::Exit;
 use serde::Serialize;
 
-use super::guest::{Files, Jail, MEMORY_MIB, name};
+use super::guest::{Files, MEMORY_MIB};
 use super::job::{Error, Options};
 use super::stats::Stats;
+use super::subject::Subject;
 
 /// What the stub guest prints before it resets.
 const GREETING: &[u8] = b"stub\n";
+/// How many of each are timed, unless it is said.
+const RUNS: usize = 20;
 const START_GOAL_US: u64 = 1500;
 const START_GOAL_RATIO: f64 = 2.0;
 const GONE_GOAL_US: u64 = 2000;
@@ -49,47 +49,33 @@ struct Report {
     met: bool,
 }
 
-/// One of the programs that are measured.
-struct Subject<'a> {
-    program: &'a Path,
-    arguments: Vec<OsString>,
-    jail: Option<&'a Jail>,
-    laps: Vec<(Duration, Duration)>,
-}
-
 /// Measures all programs in turn, so that a busy moment meets all.
 pub(super) fn run(options: &Options) -> Result<bool, Error> {
-    let files = Files::new(HELLO)?;
+    let runs = options.runs.unwrap_or(RUNS);
+    let files = Files::new("start", HELLO)?;
     let jail = files.jail(&options.vmm)?;
-    let subject = |program, arguments, jail| Subject {
-        program,
-        arguments,
-        jail,
-        laps: Vec::new(),
-    };
-    let mut bare = files.arguments();
-    bare.extend(["--no-seccomp", "--no-landlock"].map(OsString::from));
     let mut subjects = vec![
-        subject(&options.vmm, files.arguments(), None),
-        subject(&options.yardstick, Vec::new(), None),
-        subject(&options.vmm, bare, None),
+        Subject::new(&options.vmm, files.arguments()),
+        Subject::new(&options.yardstick, Vec::new()),
+        Subject::new(&options.vmm, files.unfiltered()),
     ];
     if geteuid().is_root() {
-        subjects.push(subject(&options.jailer, jail.arguments(), Some(&jail)));
+        subjects.push(Subject::jailed(&options.jailer, &jail));
     } else {
         eprintln!("secovia-bench: start: no figures of a jailed machine, since only root can make a jail");
     }
+    let mut laps: Vec<Vec<_>> = subjects.iter().map(|_| Vec::new()).collect();
     // The first of each only warms the caches.
-    for run in 0..=options.runs {
-        for subject in &mut subjects {
+    for run in 0..=runs {
+        for (subject, laps) in subjects.iter().zip(&mut laps) {
             let lap = lap(subject)?;
             if run > 0 {
-                subject.laps.push(lap);
+                laps.push(lap);
             }
         }
     }
 
-    let mut figures = subjects.into_iter().map(|subject| figures(subject.laps));
+    let mut figures = laps.into_iter().map(figures);
     let (Some(Some(vmm)), Some(Some(yardstick)), Some(Some(bare))) =
         (figures.next(), figures.next(), figures.next())
     else {
@@ -105,7 +91,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Error> {
         && jail_us.is_none_or(|us| us <= JAIL_GOAL_US);
     let report = Report {
         memory_mib: MEMORY_MIB,
-        runs: options.runs,
+        runs,
         vmm,
         bare,
         jailed,
@@ -120,15 +106,9 @@ pub(super) fn run(options: &Options) -> Result<bool, Error> {
 
 /// Start and end of one run.
 fn lap(subject: &Subject) -> Result<(Duration, Duration), Error> {
-    let mut command = Command::new(subject.program);
-    command
-        .args(&subject.arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+    let mut command = subject.command();
     let begin = Instant::now();
-    let mut child = command
-        .spawn()
-        .map_err(Error::host(format!("start {}", subject.program.display())))?;
+    let mut child = subject.spawn(&mut command)?;
     let mut output = child.stdout.take();
     let mut seen = Vec::with_capacity(GREETING.len());
     let mut first = None;
@@ -148,45 +128,17 @@ fn lap(subject: &Subject) -> Result<(Duration, Duration), Error> {
         }
     }
     let last = Instant::now();
-    let status = end(&mut child, subject)?;
+    let status = subject.end(&mut child)?;
     let gone = last.elapsed();
-    if let Some(jail) = subject.jail {
-        jail.remove()?;
-    }
+    subject.clear()?;
     match first {
         Some(first) if seen == GREETING && status == Some(Exit::GuestReset.code().into()) => {
             Ok((first, gone))
         }
-        _ => Err(misbehaved(
-            subject,
-            format!(
-                "status {status:?} after printing {:?}",
-                String::from_utf8_lossy(&seen)
-            ),
-        )),
-    }
-}
-
-/// Waits for the end of the machine's process; its status.
-fn end(child: &mut Child, subject: &Subject) -> Result<Option<i32>, Error> {
-    let wait = || format!("wait for {}", subject.program.display());
-    let status = child.wait().map_err(Error::host(wait()))?;
-    match subject.jail {
-        None => Ok(status.code()),
-        // The jailer is gone; the machine is this program's own child.
-        Some(jail) if status.success() => {
-            let machine = waitpid(Pid::from_raw(jail.process()?), WaitOptions::empty());
-            let machine = machine.map_err(|error| Error::host(wait())(error.into()))?;
-            Ok(machine.and_then(|(_, status)| status.exit_status()))
-        }
-        Some(_) => Err(misbehaved(subject, status.to_string())),
-    }
-}
-
-fn misbehaved(subject: &Subject, reason: String) -> Error {
-    Error::Program {
-        program: name(subject.program),
-        reason,
+        _ => Err(subject.misbehaved(format!(
+            "status {status:?} after printing {:?}",
+            String::from_utf8_lossy(&seen)
+        ))),
     }
 }
 
