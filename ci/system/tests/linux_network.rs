@@ -90,11 +90,9 @@ fn what_goes_over_the_network_arrives_whole() {
             "ping -q -c 3 -i 0.1 -s 1000 {HOST} >/dev/null && echo report: echo\n\
              ping -q -c 3 -i 0.1 -s 60000 {HOST} >/dev/null && echo report: large echo\n\
              echo report: received $(nc {HOST} {SOURCE} </dev/null | sha256sum)\n\
-             before=$(cat /sys/class/net/eth0/statistics/tx_packets)\n\
              dd if=/dev/urandom of=/data bs=1M count=6 2>/dev/null\n\
              nc {HOST} {SINK} </data\n\
              echo report: sent $(sha256sum </data)\n\
-             echo report: packets $(($(cat /sys/class/net/eth0/statistics/tx_packets) - before))\n\
              for count in rx_errors rx_dropped tx_errors tx_dropped; do\n\
                  echo report: $count $(cat /sys/class/net/eth0/statistics/$count)\n\
              done"
@@ -112,9 +110,6 @@ fn what_goes_over_the_network_arrives_whole() {
         let (bytes, ..) = taken.join().expect("the host's side of it");
         assert_eq!(bytes.len(), SENT, "{end}");
         end.assert_line(&format!("report: sent {} -", hash(&bytes)));
-        // Each packet of 1400 bytes by itself would be 4,600 of them: they were cut by the host.
-        let packets: u32 = end.line("report: packets ").parse().expect("a number");
-        assert!(packets < 2300, "{packets} packets\n{end}");
         for count in ["rx_errors", "rx_dropped", "tx_errors", "tx_dropped"] {
             end.assert_line(&format!("report: {count} 0"));
         }
