@@ -11,7 +11,7 @@ use secovia_vmm_api::{Exit, NetworkInterfaceSpec, RateLimiterSpec, TokenBucketSp
 use sha2::{Digest, Sha256};
 
 /// What goes each way where there is no limit.
-const SENT: usize = 6 << 20;
+const SENT: usize = 2 << 20;
 /// What goes each way where there is a limit.
 const LIMITED: usize = 320 << 10;
 
@@ -79,7 +79,7 @@ fn ended(bench: Bench) -> End {
     end
 }
 
-/// 6 MiB each way over TCP arrive whole; echoes of up to 60,000 bytes, which go in fragments, come back.
+/// 2 MiB each way over TCP arrive whole; echoes of up to 60,000 bytes, which go in fragments, come back.
 #[test]
 fn what_goes_over_the_network_arrives_whole() {
     with_tap(|| {
@@ -90,7 +90,7 @@ fn what_goes_over_the_network_arrives_whole() {
             "ping -q -c 3 -i 0.1 -s 1000 {HOST} >/dev/null && echo report: echo\n\
              ping -q -c 3 -i 0.1 -s 60000 {HOST} >/dev/null && echo report: large echo\n\
              echo report: received $(nc {HOST} {SOURCE} </dev/null | sha256sum)\n\
-             dd if=/dev/urandom of=/data bs=1M count=6 2>/dev/null\n\
+             dd if=/dev/urandom of=/data bs=1M count=2 2>/dev/null\n\
              nc {HOST} {SINK} </data\n\
              echo report: sent $(sha256sum </data)\n\
              for count in rx_errors rx_dropped tx_errors tx_dropped; do\n\
