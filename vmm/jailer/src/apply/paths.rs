@@ -67,12 +67,19 @@ impl Folder {
     pub(super) fn step(self, part: &OsStr, at: &Path, make: Option<&mut UndoLog>) -> Result<Self, Problem> {
         let fd = match (fs::openat(&self.fd, part, PLACE, Mode::empty()), make) {
             (Err(Errno::NOENT), Some(log)) => {
-                fs::mkdirat(&self.fd, part, Mode::RWXU)
-                    .map_err(Problem::os(format_args!("{} cannot be made", at.display())))?;
-                log.push(Undo::RemoveFolder {
-                    folder: self.fd.clone(),
-                    name: part.to_string_lossy().into_owned(),
-                });
+                match fs::mkdirat(&self.fd, part, Mode::RWXU) {
+                    Ok(()) => log.push(Undo::RemoveFolder {
+                        folder: self.fd.clone(),
+                        name: part.to_string_lossy().into_owned(),
+                    }),
+                    // Another jailer made it meanwhile; what it is, is looked at like what was there before.
+                    Err(Errno::EXIST) => (),
+                    Err(error) => {
+                        return Err(Problem::os(format_args!("{} cannot be made", at.display()))(
+                            error,
+                        ));
+                    }
+                }
                 fs::openat(&self.fd, part, PLACE, Mode::empty())
             }
             (result, _) => result,
@@ -168,4 +175,32 @@ pub(super) fn octal(mode: u32) -> String {
     let mut text = String::new();
     let _ = write!(text, "{:04o}", mode & 0o7777);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Machines that start together on a new host all want the folder that they share.
+    #[test]
+    fn a_folder_that_another_makes_meanwhile_is_taken() {
+        let host = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let shared = host.path().join(format!("{round}/jails"));
+            let together = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut made = UndoLog::default();
+                        together.wait();
+                        let top = Folder::top().unwrap_or_else(|problem| panic!("{problem:?}"));
+                        let result = top.walk(&shared, Some(&mut made));
+                        assert!(result.is_ok(), "{:?}", result.err());
+                    });
+                }
+            });
+        }
+    }
 }

@@ -57,7 +57,11 @@ fn one(undo: Undo) -> Result<(), (String, std::io::Error)> {
     match undo {
         Undo::RemoveFile { folder, name } => removed(fs::unlinkat(&folder, &*name, AtFlags::empty()), name),
         Undo::RemoveFolder { folder, name } => {
-            removed(fs::unlinkat(&folder, &*name, AtFlags::REMOVEDIR), name)
+            match fs::unlinkat(&folder, &*name, AtFlags::REMOVEDIR) {
+                // Another machine came to live beside this one meanwhile.
+                Err(Errno::NOTEMPTY) => Ok(()),
+                result => removed(result, name),
+            }
         }
         Undo::RemoveCgroup { folder, name } => removed(remove_cgroup(&folder, &name), name),
         Undo::GiveBack { file, uid, gid } => {
