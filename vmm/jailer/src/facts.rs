@@ -1,6 +1,8 @@
 //! What the host is, as far as the plan depends on it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, CWD, FileType};
@@ -60,11 +62,18 @@ pub fn gather(options: &Options) -> Result<Facts, FactsError> {
     Ok(facts)
 }
 
+/// In one piece: the kernel makes such a text anew for each piece that it is read in.
 fn read(path: &str) -> Result<String, FactsError> {
-    std::fs::read_to_string(path).map_err(|source| FactsError::Read {
-        path: path.into(),
-        source,
-    })
+    const USUAL: usize = 8192;
+    let mut text = String::with_capacity(USUAL);
+    let read = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(source) => Err(FactsError::Read {
+            path: path.into(),
+            source,
+        }),
+    }
 }
 
 /// The numbers of a device; `None` where it is not there.

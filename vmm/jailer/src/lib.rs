@@ -31,13 +31,17 @@
 //! The main thread stays on the host, with all rights, to undo what was done. A second thread enters the jail, and in the
 //! end becomes the VMM: running a program from any thread ends the others and keeps the process's ID. It makes its namespaces
 //! while the main thread works on the host, since those are the dearest steps (of the network above all). With
-//! `--new-pid-ns` the second thread starts one process, which becomes the VMM, and tells the caller what came of it.
+//! `--new-pid-ns` the second thread starts one process, which becomes the VMM, and tells the caller what came of it; while
+//! that process gives its rights up, the thread closes the jail behind it and then lets it run the VMM.
 //!
 //! # Cost
-//! What takes long, in milliseconds on two idle cores with an ext4 root: this program's own start 0.4, namespaces 0.5 (of
-//! the network alone 0.4), folders and places in the jail's root 0.3, the cgroup 0.3, letting go of the host's mounts 0.2
-//! (the kernel waits for all its readers), running the VMM 0.2; all else together under 0.2. `ci/bench start` measures the
-//! whole.
+//! What takes long, in milliseconds on two cores with an ext4 root: this program's own start 0.8, namespaces 0.4 (of the
+//! network alone 0.35) beside the host's steps 0.3, mounts 0.1, the VMM's process 0.15, letting go of the host's mounts 0.1
+//! (the kernel waits for all their readers) beside the VMM's giving up of its rights 0.1, running it 0.1. `ci/bench start`
+//! measures the whole.
+//!
+//! Of the start 0.6 is the C library's, which asks the processor about its caches some 50 times: a virtual machine's host
+//! answers each time, as here, while a processor of one's own takes no time for it.
 //!
 //! # Unsafe code
 //! Only in [`sys`].

@@ -99,6 +99,7 @@ pub fn plan(options: &Options, facts: &Facts) -> Result<Plan, PlanError> {
         let cgroup = cgroup.map(|(folder, _)| folder);
         steps.push(Step::Spawn { pid_file, cgroup });
     }
+    steps.push(Step::DetachHost);
 
     steps.extend(
         join.into_iter()

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::MutexGuard;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -28,9 +27,7 @@ pub(super) fn enter<'a>(
         .position(|step| !matches!(step, Step::NewNamespaces { .. }));
     let (away, jail) = jail.split_at(away.unwrap_or(jail.len()));
     let mut nothing = Held::default();
-    let left = away
-        .iter()
-        .try_for_each(|step| apply(step, &mut nothing).map_err(|problem| StepError::new(step, &problem)));
+    let left = all(away, &mut nothing);
     let mut held = wait();
     left?;
     if !held.complete {
@@ -38,15 +35,20 @@ pub(super) fn enter<'a>(
             "the host's steps are not done; report this".into(),
         ));
     }
-    for step in jail {
-        match step {
-            Step::Spawn { pid_file, cgroup } => {
-                return spawn(step, pid_file, cgroup.as_deref(), last, &mut held);
-            }
-            step => apply(step, &mut held).map_err(|problem| StepError::new(step, &problem))?,
-        }
+    let spawns = jail.iter().position(|step| matches!(step, Step::Spawn { .. }));
+    let (first, rest) = jail.split_at(spawns.unwrap_or(jail.len()));
+    all(first, &mut held)?;
+    match rest.split_first() {
+        Some((spawning, rest)) => spawn(spawning, rest, last, &mut held),
+        None => Err(vmm::become_it(last, &mut held, || true)),
     }
-    Err(vmm::become_it(last, &mut held))
+}
+
+fn all(steps: &[&Step], held: &mut Held) -> Result<(), StepError> {
+    for step in steps {
+        apply(step, held).map_err(|problem| StepError::new(step, &problem))?;
+    }
+    Ok(())
 }
 
 fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {
@@ -75,6 +77,7 @@ fn apply(step: &Step, held: &mut Held) -> Result<(), Problem> {
             rustix::system::sethostname(name.as_bytes()).map_err(Problem::os(remedy))?;
             rustix::system::setdomainname(b"").map_err(Problem::os(remedy))
         }
+        Step::DetachHost => mounts::detach_host(),
         _ => Err(Problem::new("this is no step of the jail", "report this")),
     }
 }
@@ -90,19 +93,17 @@ fn bits(kinds: &BTreeSet<Namespace>) -> libc::c_int {
     })
 }
 
-/// Starts the process that becomes the VMM, and waits until it is.
-fn spawn(
-    step: &Step,
-    pid_file: &Path,
-    cgroup: Option<&Path>,
-    last: &[&Step],
-    held: &mut Held,
-) -> Result<(), StepError> {
+/// Starts the process that becomes the VMM, does the rest of the jail's steps while that prepares itself, and waits until
+/// it is the VMM.
+fn spawn(step: &Step, rest: &[&Step], last: &[&Step], held: &mut Held) -> Result<(), StepError> {
     let problem = |problem: Problem| StepError::new(step, &problem);
+    let Step::Spawn { pid_file, cgroup } = step else {
+        return Err(problem(Problem::new("it starts no process", "report this")));
+    };
     let many = "close some descriptors";
     let (go, let_go) = pipe().map_err(Problem::os(many)).map_err(problem)?;
     let (told, tell) = pipe().map_err(Problem::os(many)).map_err(problem)?;
-    let cgroup = cgroup.map(|folder| need(held.cgroups.get(folder)));
+    let cgroup = cgroup.as_ref().map(|folder| need(held.cgroups.get(folder)));
     let cgroup = cgroup.transpose().map_err(problem)?;
     let cgroup = cgroup.map(OwnedFd::try_clone).transpose();
     let cgroup = cgroup.map_err(Problem::os(many)).map_err(problem)?;
@@ -126,15 +127,15 @@ fn spawn(
         ours.ok_or_else(|| problem(Problem::new("its pipes are gone", "report this")))?;
     // Where this fails the other end closes, and the child ends.
     folders::record_pid(pid, pid_file, held).map_err(problem)?;
-    let_go.write_all(&[1]).map_err(|_| {
-        StepError::told(format!(
-            "{step}: the process ended at once; see the host's kernel log"
-        ))
-    })?;
+    all(rest, held)?;
+    let goes = let_go.write_all(&[1]);
     // Ends when the program runs, since the other end does not outlive that.
     let mut text = String::new();
-    match told.read_to_string(&mut text) {
-        Ok(0) => Ok(()),
+    match (told.read_to_string(&mut text), goes) {
+        (Ok(0), Ok(())) => Ok(()),
+        (Ok(0), Err(_)) => Err(StepError::told(format!(
+            "{step}: the process ended at once; see the host's kernel log"
+        ))),
         _ => {
             let mut error = StepError::told(text);
             error.add(&format!(
@@ -150,12 +151,9 @@ fn pipe() -> rustix::io::Result<(File, File)> {
     Ok((read.into(), write.into()))
 }
 
-/// The new process: waits until its ID is written down, then becomes the VMM.
+/// The new process: becomes the VMM once its ID is written down and its jail is closed.
 fn child(mut go: File, mut tell: File, last: &[&Step], held: &mut Held) {
-    let mut byte = [0];
-    if go.read_exact(&mut byte).is_ok() {
-        let error = vmm::become_it(last, held);
-        // Where nobody listens any more nobody is left to tell.
-        let _ = tell.write_all(error.to_string().as_bytes());
-    }
+    let error = vmm::become_it(last, held, || go.read_exact(&mut [0]).is_ok());
+    // Where nobody listens any more nobody is left to tell.
+    let _ = tell.write_all(error.to_string().as_bytes());
 }

@@ -89,12 +89,16 @@ pub(super) fn attach(mounted: &OwnedFd, root: &OwnedFd, name: &str) -> Result<()
     mount::move_mount(mounted, "", &place, "", flags).map_err(Problem::os(KERNEL))
 }
 
-/// Makes the attached root the root of this thread, and lets go of the host's with all that is mounted there.
+/// Makes the attached root the root and the working directory of this thread. The host's root is mounted over it until
+/// [`detach_host`].
 pub(super) fn enter(root: &OwnedFd) -> Result<(), Problem> {
     let remedy = "the host's root must not be its initial RAM disk";
     process::fchdir(root).map_err(Problem::os(remedy))?;
-    // The old root is put on the new one's own place, from where it is taken away (pivot_root(2), NOTES).
-    process::pivot_root(".", ".").map_err(Problem::os(remedy))?;
-    mount::unmount(".", UnmountFlags::DETACH).map_err(Problem::os(remedy))?;
-    process::chdir("/").map_err(Problem::os(remedy))
+    // The old root is put on the new one's own place, from where it can be taken away (pivot_root(2), NOTES).
+    process::pivot_root(".", ".").map_err(Problem::os(remedy))
+}
+
+/// Lets go of the host's root with all that is mounted there, for all who are in this namespace.
+pub(super) fn detach_host() -> Result<(), Problem> {
+    mount::unmount(".", UnmountFlags::DETACH).map_err(Problem::os("report this"))
 }

@@ -19,10 +19,18 @@ use crate::sys;
 /// One more than the highest capability that there can be.
 const CAPABILITIES: u32 = 64;
 
-/// Does the steps, the last of which replaces this program. Comes back where one fails.
-pub(super) fn become_it(steps: &[&Step], held: &mut Held) -> StepError {
+/// Does the steps, the last of which replaces this program. That one waits for leave, where `wait` says whether it was
+/// given. Comes back where one fails.
+pub(super) fn become_it(steps: &[&Step], held: &mut Held, wait: impl FnOnce() -> bool) -> StepError {
     let mut errors = None;
+    let mut wait = Some(wait);
     for step in steps {
+        if matches!(step, Step::Exec { .. })
+            && let Some(wait) = wait.take()
+            && !wait()
+        {
+            return StepError::told("the jailer has ended".into());
+        }
         if let Err(problem) = apply(step, held, &mut errors) {
             // What is said of it should be read.
             if let Some(errors) = &errors {

@@ -178,7 +178,7 @@ pub enum Step {
         /// The folder in the jail's root.
         name: &'static str,
     },
-    /// Make the jail's root the root, and let go of all else.
+    /// Make the jail's root the root.
     EnterRoot,
     /// Call the host by the machine's name.
     SetHostName {
@@ -186,13 +186,16 @@ pub enum Step {
         name: String,
     },
     /// Start the process that becomes the VMM, as process 1 of a PID namespace and a child of this process's parent; write
-    /// down its ID before it goes on.
+    /// down its ID and do the jail's last steps before it runs the VMM.
     Spawn {
         /// The file in the machine's folder.
         pid_file: PathBuf,
         /// The cgroup that it starts in, where that can be said here.
         cgroup: Option<PathBuf>,
     },
+    /// Let go of everything that is mounted on the host. Waits for all who read the kernel's tables of mounts, so that it comes
+    /// last: the process that becomes the VMM gives its rights up meanwhile.
+    DetachHost,
     /// Enter the machine's cgroup.
     JoinCgroup {
         /// Its folder.
@@ -268,7 +271,8 @@ impl Step {
             | Self::MountDevices { .. }
             | Self::EnterRoot
             | Self::SetHostName { .. }
-            | Self::Spawn { .. } => Stage::Jail,
+            | Self::Spawn { .. }
+            | Self::DetachHost => Stage::Jail,
             Self::JoinCgroup { .. }
             | Self::NewCgroupNamespace
             | Self::SetLimit { .. }

@@ -93,6 +93,7 @@ fn rights_are_given_up_after_all_that_needs_them_and_before_the_program() {
             at(|step| matches!(step, Step::MountRoot)),
             at(|step| matches!(step, Step::MountDevices { .. })),
             at(|step| matches!(step, Step::EnterRoot)),
+            at(|step| matches!(step, Step::DetachHost)),
             at(|step| matches!(step, Step::NewCgroupNamespace)),
             at(|step| matches!(step, Step::DropBoundingSet)),
             at(|step| matches!(step, Step::SetGroup { gid: 900_001 })),

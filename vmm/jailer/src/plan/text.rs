@@ -108,15 +108,20 @@ impl Display for Step {
                 write!(f, "mount /{}: {options}", name.as_str())
             }
             Self::MountDevices { name } => write!(f, "mount /{name}: read-only, nosuid, noexec"),
-            Self::EnterRoot => f.write_str("make the jail's root the root, and detach the host's"),
+            Self::EnterRoot => f.write_str("make the jail's root the root"),
             Self::SetHostName { name } => write!(f, "set the host name to {name}"),
             Self::Spawn { pid_file, cgroup } => {
                 f.write_str("start process 1 of a new PID namespace, a child of this process's parent")?;
                 if let Some(cgroup) = cgroup {
                     write!(f, ", in the cgroup {}", cgroup.display())?;
                 }
-                write!(f, "; write its ID to {}, then let it go on", pid_file.display())
+                write!(
+                    f,
+                    "; write its ID to {}, then let it run the VMM",
+                    pid_file.display()
+                )
             }
+            Self::DetachHost => f.write_str("detach the host's root with all that is mounted there"),
             Self::JoinCgroup { folder, .. } => write!(f, "join the cgroup {}", folder.display()),
             Self::NewCgroupNamespace => f.write_str("enter a new cgroup namespace"),
             Self::SetLimit { limit, value } => write!(f, "limit {} to {value}", limit.name()),
