@@ -1,11 +1,20 @@
-//! From rules to a filter, a program for the kernel's classic BPF.
+//! From rules to a filter, a program for the kernel's classic BPF (Linux, Documentation/userspace-api/seccomp_filter.rst).
+//!
+//! # What it costs to install
+//! Linux translates every instruction, and runs the filter for each of its 460 numbers, to find the calls that are always
+//! allowed. So the program is a binary search, which makes the second cheap (with one chain of tests it takes a third of a
+//! millisecond), and each test is as short as can be. seccompiler's compiler makes a chain, of nearly twice as many
+//! instructions.
+//!
+//! # What it costs a call
+//! Measured on a call that fails at once, which takes 99 ns without filters: 12 ns more where it is always allowed, since
+//! Linux then runs no filter; where arguments are tested 55 ns more under the two filters of a thread. One filter that only
+//! allows costs 12 ns too, the shortest that looks at an argument 31: no other order could save much. A call's rules are
+//! tested in the file's order, which has KVM_RUN first.
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, sock_filter,
-};
+use seccompiler::{BpfProgram, sock_filter};
 
 use crate::error::RulesError;
 use crate::rules::{Answer, Condition, List, OWN_PID, Rule, Rules, Test};
@@ -16,17 +25,34 @@ pub struct Filter {
     program: BpfProgram,
 }
 
-/// `seccomp_data.nr` lies at the very start.
-const LOAD_NUMBER: sock_filter = statement(0x20, 0);
-/// Ends the program with the error ENOSYS (`SECCOMP_RET_ERRNO`, and 38).
-const RETURN_ENOSYS: sock_filter = statement(0x06, 0x0005_0000 | 38);
-/// Jump if equal to a constant.
-const JUMP_EQUAL: u16 = 0x15;
-
-/// Jump if the accumulator is at least a constant.
-const JUMP_GREATER_EQUAL: u16 = 0x35;
-/// Jump in any case.
+/// Loads 32 bits of `seccomp_data`.
+const LOAD: u16 = 0x20;
+/// Jumps in any case.
 const JUMP: u16 = 0x05;
+/// Jumps if what was loaded is equal to a constant.
+const JUMP_EQUAL: u16 = 0x15;
+/// Jumps if it is at least a constant.
+const JUMP_GREATER_EQUAL: u16 = 0x35;
+/// Jumps if it has some bits of a constant.
+const JUMP_SET: u16 = 0x45;
+/// Ends the program with an answer.
+const RETURN: u16 = 0x06;
+
+/// Where `seccomp_data` has the call's number, its architecture, and the low half of its first argument.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+/// `AUDIT_ARCH_X86_64`.
+const X86_64: u32 = 0xc000_003e;
+
+/// `SECCOMP_RET_ALLOW`.
+const ALLOW: sock_filter = statement(RETURN, 0x7fff_0000);
+/// `SECCOMP_RET_TRAP`: SIGSYS.
+const TRAP: sock_filter = statement(RETURN, 0x0003_0000);
+/// `SECCOMP_RET_ERRNO` and 38.
+const ENOSYS: sock_filter = statement(RETURN, 0x0005_0000 | 38);
+/// `SECCOMP_RET_KILL_PROCESS`.
+const KILL: sock_filter = statement(RETURN, 0x8000_0000);
 
 const fn statement(code: u16, k: u32) -> sock_filter {
     sock_filter {
@@ -37,75 +63,62 @@ const fn statement(code: u16, k: u32) -> sock_filter {
     }
 }
 
+/// How many calls the search leaves to be tested one after the other.
+const CALLS_IN_LEAF: usize = 4;
+
 impl Rules {
     /// The filter of a list. What no rule covers is answered by SIGSYS.
     pub fn compile(&self, list: List) -> Result<Filter, RulesError> {
-        let mut program = vec![LOAD_NUMBER];
-        // No conditions at all where one rule has none; other lists' rules may have some.
-        let mut allowed: BTreeMap<i64, Option<Vec<SeccompRule>>> = BTreeMap::new();
+        let mut calls: BTreeMap<u32, Vec<&Rule>> = BTreeMap::new();
         for rule in self.rules.iter().filter(|rule| rule.is_in(list)) {
-            let number = i64::from(rule.call.id());
-            match rule.answer {
-                // The compiler knows only one answer for what is covered, so that these come first. The number of a
-                // call of another architecture's would be refused likewise, which is no harm.
-                Answer::ENOSYS => program.extend([
-                    sock_filter {
-                        jf: 1,
-                        ..statement(JUMP_EQUAL, number as u32)
-                    },
-                    RETURN_ENOSYS,
-                ]),
-                Answer::Allow => {
-                    let conditions = conditions(rule).map_err(|reason| failed(list, reason))?;
-                    let rules = allowed.entry(number).or_insert_with(|| Some(Vec::new()));
-                    match (rules.as_mut(), conditions) {
-                        (Some(rules), Some(conditions)) => rules.push(conditions),
-                        _ => *rules = None,
-                    }
-                }
+            calls.entry(rule.call.id() as u32).or_default().push(rule);
+        }
+        let failed = |call: &Rule| RulesError::Compile {
+            list: list.name(),
+            reason: format!("{} has too many rules", call.call),
+        };
+        let mut leaves: Vec<Leaf> = Vec::new();
+        for (index, (number, rules)) in calls.into_iter().enumerate() {
+            if index % CALLS_IN_LEAF == 0 {
+                leaves.push(Leaf {
+                    first: number,
+                    program: Vec::new(),
+                });
+            }
+            let test = call(number, &rules).ok_or_else(|| failed(rules[0]))?;
+            if let Some(leaf) = leaves.last_mut() {
+                leaf.program.extend(test);
             }
         }
-        // The compiler takes a call without conditions for one that is always allowed.
-        let allowed: Vec<_> = allowed
-            .into_iter()
-            .map(|(number, rules)| (number, rules.unwrap_or_default()))
-            .collect();
-        let leaves = allowed.chunks(CALLS_IN_LEAF).map(|calls| {
-            let filter = SeccompFilter::new(
-                calls.iter().cloned().collect(),
-                SeccompAction::Trap,
-                SeccompAction::Allow,
-                TargetArch::x86_64,
-            );
-            let first = calls.first().map_or(0, |call| call.0 as u32);
-            let program = filter.and_then(TryInto::try_into);
-            program
-                .map(|program| Leaf { first, program })
-                .map_err(|error| failed(list, error))
-        });
-        program.extend(search(&leaves.collect::<Result<Vec<_>, _>>()?));
+        for leaf in &mut leaves {
+            leaf.program.push(TRAP);
+        }
+        let mut program = vec![
+            statement(LOAD, ARCHITECTURE),
+            sock_filter {
+                jt: 1,
+                ..statement(JUMP_EQUAL, X86_64)
+            },
+            KILL,
+            statement(LOAD, NUMBER),
+        ];
+        program.extend(search(&leaves));
         Ok(Filter { program })
     }
 }
 
-/// Some calls with neighbouring numbers, by a program of their own that ends with an answer for every call.
+/// Some calls with neighbouring numbers, by a program that has an answer for every call.
 struct Leaf {
     /// The lowest number.
     first: u32,
     program: BpfProgram,
 }
 
-/// How many calls a leaf tests one after the other.
-const CALLS_IN_LEAF: usize = 4;
-
-/// A binary search for the leaf that knows the call, whose number is in the accumulator.
-///
-/// The compiler tests all calls of a program one after the other. When a filter is installed Linux runs it for each of its
-/// 460 numbers, to find those that are always allowed: with one long program that takes a third of a millisecond.
+/// A binary search for the leaf that knows the call, whose number is loaded.
 fn search(leaves: &[Leaf]) -> BpfProgram {
     let (lower, upper) = leaves.split_at(leaves.len() / 2);
     let Some(middle) = upper.first() else {
-        return Vec::new();
+        return vec![TRAP];
     };
     if lower.is_empty() {
         return middle.program.clone();
@@ -130,26 +143,47 @@ fn search(leaves: &[Leaf]) -> BpfProgram {
     program
 }
 
-/// A rule's conditions; `None` where it has none.
-fn conditions(rule: &Rule) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
-    if rule.args.is_empty() {
-        return Ok(None);
-    }
-    let conditions = rule.args.iter().map(|Condition { arg, test, .. }| {
-        let (operator, value) = match *test {
-            Test::Is(value) => (SeccompCmpOp::Eq, value),
-            Test::Lacks(bits) => (SeccompCmpOp::MaskedEq(bits.into()), 0),
-        };
-        SeccompCondition::new(*arg, SeccompCmpArgLen::Dword, operator, value.into())
-    });
-    SeccompRule::new(conditions.collect::<Result<_, _>>()?).map(Some)
+/// An answer where the number that is loaded is this call's; else it goes on behind itself, with the number still loaded.
+/// `None` where that is too far.
+fn call(number: u32, rules: &[&Rule]) -> Option<BpfProgram> {
+    let answer = if rules.iter().any(|rule| rule.answer == Answer::ENOSYS) {
+        vec![ENOSYS]
+    } else if rules.iter().any(|rule| rule.args.is_empty()) {
+        // The conditions of others, of other lists' perhaps, are no matter.
+        vec![ALLOW]
+    } else {
+        let rules: Option<Vec<_>> = rules.iter().map(|rule| conditions(&rule.args)).collect();
+        let mut program = rules?.concat();
+        program.push(TRAP);
+        program
+    };
+    let mut program = vec![sock_filter {
+        jf: u8::try_from(answer.len()).ok()?,
+        ..statement(JUMP_EQUAL, number)
+    }];
+    program.extend(answer);
+    Some(program)
 }
 
-fn failed(list: List, error: impl std::fmt::Display) -> RulesError {
-    RulesError::Compile {
-        list: list.name(),
-        reason: error.to_string(),
+/// Allows the call if its arguments are what is asked; else goes on behind itself.
+fn conditions(args: &[Condition]) -> Option<BpfProgram> {
+    let mut backwards = vec![ALLOW];
+    for Condition { arg, test, .. } in args.iter().rev() {
+        let past = u8::try_from(backwards.len()).ok()?;
+        backwards.push(match *test {
+            Test::Is(value) => sock_filter {
+                jf: past,
+                ..statement(JUMP_EQUAL, value)
+            },
+            Test::Lacks(bits) => sock_filter {
+                jt: past,
+                ..statement(JUMP_SET, bits)
+            },
+        });
+        backwards.push(statement(LOAD, ARGUMENTS + 8 * u32::from(*arg)));
     }
+    backwards.reverse();
+    Some(backwards)
 }
 
 impl Filter {

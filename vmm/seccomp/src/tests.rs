@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::rules::Test;
 
@@ -19,9 +21,13 @@ fn call(number: i64, args: &[u64]) -> Call {
 
 /// Runs a filter as the kernel would, and returns its answer.
 fn run(filter: &Filter, call: &Call) -> u32 {
+    run_on(filter, 0xc000_003e, call)
+}
+
+fn run_on(filter: &Filter, architecture: u32, call: &Call) -> u32 {
     let mut data = Vec::new();
     data.extend_from_slice(&(call.number as u32).to_le_bytes());
-    data.extend_from_slice(&0xc000_003e_u32.to_le_bytes());
+    data.extend_from_slice(&architecture.to_le_bytes());
     data.extend_from_slice(&0u64.to_le_bytes());
     for arg in call.args {
         data.extend_from_slice(&arg.to_le_bytes());
@@ -37,10 +43,10 @@ fn run(filter: &Filter, call: &Call) -> u32 {
                 let bytes = &data[k as usize..][..4];
                 accumulator = u32::from_le_bytes(bytes.try_into().unwrap());
             }
-            0x54 => accumulator &= k,
             0x05 => at += k as usize,
             0x15 => at += jump(accumulator == k),
             0x35 => at += jump(accumulator >= k),
+            0x45 => at += jump(accumulator & k != 0),
             0x06 => return k,
             code => panic!("instruction {code:#x}"),
         }
@@ -49,6 +55,7 @@ fn run(filter: &Filter, call: &Call) -> u32 {
 
 const ALLOW: u32 = 0x7fff_0000;
 const TRAP: u32 = 0x0003_0000;
+const KILL: u32 = 0x8000_0000;
 const ENOSYS: u32 = 0x0005_0026;
 
 #[test]
@@ -211,23 +218,49 @@ fn a_filter_answers_as_its_rules_say() {
     assert_eq!(run(&main, &call(libc::SYS_read, &[])), TRAP);
 }
 
-/// Whatever the search through the filter does, it ends where the rules say, for every number there is.
+/// Whatever the search through the filter does, it ends where the rules say: for every number there is, and for arguments
+/// that miss a condition by a bit, or are another rule's.
 #[test]
 fn filter_and_rules_agree_on_every_call() {
     let rules = Rules::parse(RULES).unwrap();
+    let examples: Vec<_> = rules.all().iter().map(|rule| rule.example(77)).collect();
+    let values: BTreeSet<u64> = examples.iter().flat_map(|call| call.args).collect();
+    let mut calls: Vec<_> = (0..600)
+        .chain([1 << 30, u32::MAX.into()])
+        .map(|number| call(number, &[]))
+        .collect();
+    for example in &examples {
+        for arg in 0..example.args.len() {
+            let bits = (0..64).map(|bit| example.args[arg] ^ 1 << bit);
+            calls.extend(values.iter().copied().chain(bits).map(|value| {
+                let mut call = *example;
+                call.args[arg] = value;
+                call
+            }));
+        }
+    }
     for list in List::ALL {
         let filter = rules.compile(list).unwrap().for_process(77);
-        let examples = rules.all().iter().map(|rule| rule.example(77));
-        let others = (0..600)
-            .chain([1 << 30, u32::MAX.into()])
-            .map(|number| call(number, &[]));
-        for call in examples.chain(others) {
-            let expected = match rules.covering(list, &call, 77).next() {
+        for call in calls.iter().chain(&examples) {
+            let expected = match rules.covering(list, call, 77).next() {
                 None => TRAP,
                 Some(rule) if rule.answer == Answer::ENOSYS => ENOSYS,
                 Some(_) => ALLOW,
             };
-            assert_eq!(run(&filter, &call), expected, "{call} on {list:?}");
+            assert_eq!(run(&filter, call), expected, "{call} on {list:?}");
+        }
+    }
+}
+
+/// A 64-bit process may make calls of 32-bit programs, whose numbers mean others.
+#[test]
+fn calls_of_another_architecture_end_the_process() {
+    const I386: u32 = 0x4000_0003;
+    let rules = Rules::parse(RULES).unwrap();
+    for list in List::ALL {
+        let filter = rules.compile(list).unwrap();
+        for number in 0..600 {
+            assert_eq!(run_on(&filter, I386, &call(number, &[])), KILL, "{number}");
         }
     }
 }
