@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use secovia_guest_protocol::{Decoder, Frame, ProcessSpec, Request, WorkloadSpec};
@@ -111,6 +111,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if !sessions.iter().all(|session| may_happen(session)) {
         return;
     }
+    let before = threads();
     let server = Server::new(Native, Reaping::Own).expect("a server");
     let mut sockets = Vec::new();
     for session in sessions {
@@ -129,7 +130,25 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for socket in &sockets {
         listen(socket);
     }
-    while !OFF.load(Ordering::SeqCst) {
+    wait_until("the machine is off", || OFF.load(Ordering::SeqCst));
+    drop((server, sockets));
+    // What one that is about to end still holds would be taken for lost, and the next input would not begin alone.
+    wait_until("every thread has ended", || threads() <= before);
+});
+
+/// The threads of this process.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("/proc").count()
+}
+
+/// Waits for what comes by itself, if the guest is well.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "for {PATIENCE:?} it is not so that {what}"
+        );
         std::thread::sleep(Duration::from_micros(100));
     }
-});
+}

@@ -37,6 +37,8 @@ struct Table {
     running: BTreeMap<i32, OnEnd>,
     /// How many were ever spawned.
     generation: u64,
+    /// Whether nothing is spawned any more.
+    closed: bool,
 }
 
 impl Children {
@@ -59,6 +61,9 @@ impl Children {
         // The lock is held from before the child exists until it is in the table, so that its end finds it there; and
         // so that nobody else reaps a child that failed to execute, whom the library waits for itself.
         let mut table = lock(&self.table);
+        if table.closed {
+            return Err(io::Error::other("the machine is being switched off"));
+        }
         let pid = command.spawn()?.id() as i32;
         table.running.insert(pid, on_end);
         table.generation = table.generation.wrapping_add(1);
@@ -93,6 +98,12 @@ impl Children {
         for pid in table.running.keys() {
             let _ = sys::signal_group(*pid, signal);
         }
+    }
+
+    /// Kills all children, and lets nobody spawn another.
+    pub(crate) fn end(&self) {
+        lock(&self.table).closed = true;
+        self.signal_all(libc::SIGKILL);
     }
 
     fn reap_one(&self, pid: i32) {

@@ -100,7 +100,7 @@ impl Guest {
         if !self.workload.wait_until_over(deadline) {
             let _ = self.workload.signal(libc::SIGKILL);
         }
-        self.children.signal_all(libc::SIGKILL);
+        self.children.end();
         let begin = Instant::now();
         let end = begin.checked_add(FAREWELL).unwrap_or(begin);
         self.workload.wait_until_over(|| end);

@@ -558,6 +558,23 @@ fn a_guest_that_never_started_anything_powers_off_too() {
     assert!(begin.elapsed() < Duration::from_secs(3));
 }
 
+/// It would outlive those that were killed, and hold on to their files.
+#[test]
+fn nothing_is_started_once_all_were_killed() {
+    let guest = Guest::new();
+    guest.server.shutdown(Duration::ZERO);
+    guest.off.recv_timeout(Duration::from_secs(5)).unwrap();
+    for late in [
+        guest.start(sh("true")),
+        guest.request(Request::Exec(sh("true"))).next().unwrap(),
+    ] {
+        match late {
+            Frame::Error(error) => assert!(error.message.contains("switched off"), "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn whoever_breaks_the_protocol_is_told_and_dropped() {
     let guest = Guest::new();
