@@ -10,7 +10,7 @@ use secovia_guest_protocol::ExitStatus;
 use crate::{Programs, Settings, Testbed, exec, sh};
 
 /// A guest's doings: a name, and a script that says `go` before it begins.
-const HAMMERS: [(&str, &str); 4] = [
+const HAMMERS: [(&str, &str); 5] = [
     // Each shell starts two more and waits for nobody.
     (
         "fork-bomb",
@@ -24,6 +24,11 @@ const HAMMERS: [(&str, &str); 4] = [
     (
         "console",
         "echo go; while :; do yes 'a line of the console, over and over' >/dev/console; done",
+    ),
+    // Output goes to the agent over vsock, and into the log.
+    (
+        "output",
+        "echo go; while :; do yes 'a line of output, over and over'; done",
     ),
     (
         "disk",
@@ -46,11 +51,14 @@ const LOG_MAX: u64 = 256 << 10;
 /// What a VMM may hold beside its guest's memory, as its control group has it.
 const OVERHEAD: u64 = 64 << 20;
 
+/// What the agent may hold, whatever its guests tell it.
+const AGENT_MAX: u64 = 48 << 20;
+
 /// What the console and the VMM's own words may take.
 const WORDS_MAX: u64 = 3 << 20;
 
-/// Whatever a guest does: its VMM's memory, its logs and its console stay within their bounds, the other guest answers
-/// within twice its normal time, and it can be ended. Needs a real guest.
+/// Whatever a guest does: its VMM's memory, the agent's, its logs and its console stay within their bounds, the other guest
+/// answers within twice its normal time, and it can be ended. Needs a real guest.
 ///
 /// Normal is beside a guest that computes: a host may have so few processors that every guest is felt.
 pub async fn a_hammering_guest_is_held_in_its_bounds(programs: &Programs) {
@@ -132,15 +140,22 @@ struct Sizes {
     words: u64,
     /// The agent's own log.
     agent: u64,
+    /// The agent's memory.
+    agent_memory: u64,
 }
 
-fn sizes(bed: &Testbed, vm: &Vm) -> Sizes {
-    let pid = vm.vmm_pid.expect("it runs");
+/// The most memory that a process has had at a time, in bytes.
+fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib << 10
+}
+
+fn sizes(bed: &Testbed, vm: &Vm) -> Sizes {
     Sizes {
-        memory: kib << 10,
+        memory: peak(vm.vmm_pid.expect("it runs")),
+        agent_memory: peak(bed.agent_pid()),
         log: files(&bed.path("state/vms").join(&vm.id).join("log"), &|_| true),
         words: files(&bed.path("run"), &|name| name.ends_with(".log")),
         agent: fs::metadata(bed.path("agent.log")).unwrap().len(),
@@ -174,5 +189,6 @@ impl Sizes {
         );
         assert!(self.words <= WORDS_MAX, "{name}: {self:?}");
         assert!(self.agent <= 1 << 20, "{name}: {self:?}");
+        assert!(self.agent_memory <= AGENT_MAX, "{name}: {self:?}");
     }
 }
