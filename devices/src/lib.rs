@@ -28,6 +28,7 @@ pub mod interrupt;
 pub mod ioapic;
 pub mod limiter;
 pub mod power;
+pub mod published;
 pub mod pvpanic;
 pub mod serial;
 mod sys;

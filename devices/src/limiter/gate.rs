@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
@@ -67,11 +69,46 @@ impl AsFd for Alarm {
     }
 }
 
+/// By which the machine changes a device's limits while it works. Any thread may use it; the device takes a change over
+/// before its next operation. What the old limits hold back learns of it when the machine calls the device
+/// (`MmioTransport::again`). Copies are one handle.
+#[derive(Debug, Clone, Default)]
+pub struct LimitHandle(Arc<Pending>);
+
+/// A change that the device has not taken over yet.
+#[derive(Debug, Default)]
+struct Pending {
+    /// So that a device without changes takes no lock.
+    waiting: AtomicBool,
+    change: Mutex<LimiterConfig>,
+}
+
+impl LimitHandle {
+    /// Changes the buckets that `change` names, which are full then; the others stay as they are, with what is in them. A
+    /// bucket of no size is no limit any more.
+    pub fn change(&self, change: &LimiterConfig) {
+        let mut pending = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.bandwidth = change.bandwidth.or(pending.bandwidth);
+        pending.operations = change.operations.or(pending.operations);
+        self.0.waiting.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Option<LimiterConfig> {
+        if !self.0.waiting.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut pending = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.waiting.store(false, Ordering::Relaxed);
+        Some(std::mem::take(&mut *pending))
+    }
+}
+
 /// A limiter with a clock. Where nothing is limited it costs no system call.
 #[derive(Debug)]
 pub struct Gate {
     limiter: RateLimiter,
     origin: Instant,
+    handle: LimitHandle,
 }
 
 impl Gate {
@@ -80,16 +117,20 @@ impl Gate {
         Self {
             limiter: RateLimiter::new(config, Duration::ZERO),
             origin: Instant::now(),
+            handle: LimitHandle::default(),
         }
     }
 
-    /// Other limits, from now on; the buckets are full again.
-    pub fn set(&mut self, config: &LimiterConfig) {
-        *self = Self::new(config);
+    /// By which the limits are changed.
+    pub fn handle(&self) -> LimitHandle {
+        self.handle.clone()
     }
 
     /// Whether an operation may start. If not, `alarm` rings when one may.
     pub fn may_pass(&mut self, alarm: &mut Alarm) -> bool {
+        if let Some(change) = self.handle.take() {
+            self.limiter.change(&change, self.origin.elapsed());
+        }
         if self.limiter.is_unlimited() {
             return true;
         }

@@ -15,7 +15,7 @@ mod gate;
 use std::time::Duration;
 
 pub use bucket::{BucketConfig, TokenBucket};
-pub use gate::{Alarm, Gate};
+pub use gate::{Alarm, Gate, LimitHandle};
 
 /// The limits of one direction of a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +40,16 @@ impl RateLimiter {
         Self {
             bandwidth: bucket(config.bandwidth),
             operations: bucket(config.operations),
+        }
+    }
+
+    /// Replaces the buckets that `change` names by new, full ones (or by none, where the settings mean no limit).
+    pub fn change(&mut self, change: &LimiterConfig, now: Duration) {
+        if let Some(config) = change.bandwidth {
+            self.bandwidth = TokenBucket::new(config, now);
+        }
+        if let Some(config) = change.operations {
+            self.operations = TokenBucket::new(config, now);
         }
     }
 

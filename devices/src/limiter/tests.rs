@@ -235,7 +235,27 @@ fn a_gate_opens_when_its_alarm_rings() {
     // Other limits take effect at once.
     gate.charge(0);
     assert!(!gate.may_pass(&mut alarm));
-    gate.set(&LimiterConfig::default());
+    let operations = |size| LimiterConfig {
+        bandwidth: None,
+        operations: Some(BucketConfig {
+            size,
+            one_time_burst: 0,
+            refill_time: 3_600_000,
+        }),
+    };
+    let handle = gate.handle();
+    handle.change(&operations(2));
+    for _ in 0..2 {
+        assert!(gate.may_pass(&mut alarm));
+        gate.charge(0);
+    }
+    assert!(!gate.may_pass(&mut alarm));
+    // What a change does not name stays as it is, and the last of several counts.
+    handle.change(&LimiterConfig::default());
+    assert!(!gate.may_pass(&mut alarm));
+    handle.change(&operations(1));
+    handle.change(&operations(0));
+    handle.change(&LimiterConfig::default());
     assert!(gate.may_pass(&mut alarm));
     // An alarm that is stopped does not ring.
     alarm.ring_in(MILLI * 10);

@@ -11,7 +11,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
-use self::disk::Disk;
+use self::handle::Shared;
 use self::request::{Limits, Request, SECTOR, Status};
 use super::chain::{Buffers, Chain, serve_while};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
@@ -20,9 +20,12 @@ use crate::limiter::{Alarm, Gate};
 
 mod config;
 mod disk;
+mod handle;
 mod request;
 
 pub use config::{BlockConfig, BlockError, Cache};
+pub use disk::Disk;
+pub use handle::BlockHandle;
 
 const DEVICE_TYPE: u32 = 2;
 const QUEUE_SIZE: u16 = 256;
@@ -56,6 +59,10 @@ pub struct BlockCounters {
     pub failed: u64,
     /// Those of them that the host failed.
     pub host_errors: u64,
+    /// Requests for a flush.
+    pub flushes: u64,
+    /// How often a limit held a request back.
+    pub limited: u64,
 }
 
 /// The block device.
@@ -65,6 +72,7 @@ pub struct Block {
     chain: Chain,
     gate: Gate,
     alarm: Alarm,
+    handle: BlockHandle,
     /// A request waits for the alarm, or for another turn.
     behind: bool,
     features: u64,
@@ -103,7 +111,9 @@ impl Block {
             path: config.path.clone(),
             source,
         })?;
+        let gate = Gate::new(&config.limit);
         Ok(Self {
+            handle: BlockHandle::new(gate.handle()),
             config_space: config_space(disk.sectors()),
             core: Core {
                 disk,
@@ -112,7 +122,7 @@ impl Block {
                 counters: BlockCounters::default(),
             },
             chain: Chain::new(),
-            gate: Gate::new(&config.limit),
+            gate,
             alarm,
             behind: false,
             features,
@@ -129,8 +139,28 @@ impl Block {
         self.core.counters
     }
 
+    /// By which the machine changes its limit and its disk.
+    pub fn handle(&self) -> BlockHandle {
+        self.handle.clone()
+    }
+
+    fn shared(&self) -> &Shared {
+        self.handle.shared()
+    }
+
+    /// Takes another disk over, if there is one; then the driver has to look how large it is.
+    fn change_disk(&mut self) -> bool {
+        let Some(disk) = self.shared().take_disk() else {
+            return false;
+        };
+        self.config_space = config_space(disk.sectors());
+        self.core.disk = disk;
+        true
+    }
+
     /// Serves what waits in the queue, as far as the limit allows.
     fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        let config_changed = self.change_disk();
         let Self {
             core,
             chain,
@@ -148,6 +178,7 @@ impl Block {
         let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
             if !gate.may_pass(alarm) {
                 limited = true;
+                core.counters.limited = core.counters.limited.wrapping_add(1);
                 return Ok(None);
             }
             let answer = core.answer(&limits, chain, memory)?;
@@ -155,9 +186,10 @@ impl Block {
             Ok(Some(answer.written))
         })?;
         self.behind = limited || active.share.was_cut_short();
+        self.shared().counters.set(self.core.counters);
         Ok(Outcome {
             interrupt,
-            config_changed: false,
+            config_changed,
         })
     }
 }
@@ -247,7 +279,10 @@ impl Core {
                 counters.written_bytes = counters.written_bytes.wrapping_add(moved);
                 ("write", disk.write(offset, data))
             }
-            Request::Flush => ("flush", disk.flush()),
+            Request::Flush => {
+                counters.flushes = counters.flushes.wrapping_add(1);
+                ("flush", disk.flush())
+            }
             Request::Id { data } => return write_id(data, id).map(|()| moved),
             Request::Discard { segments } => (
                 "discard",
@@ -311,7 +346,10 @@ impl VirtioDevice for Block {
         if self.behind {
             self.serve(active)
         } else {
-            Ok(Outcome::default())
+            Ok(Outcome {
+                interrupt: false,
+                config_changed: self.change_disk(),
+            })
         }
     }
 

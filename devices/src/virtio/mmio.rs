@@ -147,7 +147,8 @@ impl MmioTransport {
         self.device.host_fds().into_iter().chain([self.again.as_raw_fd()])
     }
 
-    /// What makes one of [`host_fds`](Self::host_fds) ready, for whoever could not have the lock.
+    /// What makes one of [`host_fds`](Self::host_fds) ready, for whoever could not have the lock, or has changed something
+    /// by a device's handle.
     pub fn again(&self) -> std::io::Result<EventFd> {
         self.again.try_clone()
     }

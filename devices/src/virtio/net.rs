@@ -29,7 +29,8 @@ use self::receive::Receiver;
 use self::send::Sender;
 use self::tap::Tap;
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
-use crate::limiter::{Alarm, Gate};
+use crate::limiter::{Alarm, Gate, LimitHandle};
+use crate::published::Published;
 
 mod buffers;
 mod config;
@@ -49,9 +50,21 @@ pub use port::NetCounters;
 const DEVICE_TYPE: u32 = 1;
 const QUEUE_SIZES: [u16; 2] = [256; 2];
 
+/// The machine's end of a network device. Any thread may use it.
+#[derive(Debug, Clone)]
+pub struct NetHandle {
+    /// What the guest may receive.
+    pub rx_limit: LimitHandle,
+    /// What the guest may send.
+    pub tx_limit: LimitHandle,
+    /// What happened, as of the device's last call.
+    pub counters: Published<NetCounters>,
+}
+
 /// The network device.
 #[derive(Debug)]
 pub struct Net {
+    published: Published<NetCounters>,
     port: Port,
     receiver: Receiver,
     sender: Sender,
@@ -83,6 +96,7 @@ impl Net {
             counters: NetCounters::default(),
         };
         Ok(Self {
+            published: Published::default(),
             port,
             receiver: Receiver::new(Gate::new(&config.rx_limit)),
             sender: Sender::new(Gate::new(&config.tx_limit)),
@@ -96,6 +110,15 @@ impl Net {
     /// What happened so far.
     pub fn counters(&self) -> NetCounters {
         self.port.counters
+    }
+
+    /// By which the machine changes its limits.
+    pub fn handle(&self) -> NetHandle {
+        NetHandle {
+            rx_limit: self.receiver.gate.handle(),
+            tx_limit: self.sender.gate.handle(),
+            counters: self.published.clone(),
+        }
     }
 }
 
@@ -159,13 +182,15 @@ impl VirtioDevice for Net {
     }
 
     fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        match index {
+        let outcome = match index {
             RX if self.receiver.waits_for_buffers() => {
                 self.receiver.run(&mut self.port, active).map(interrupt)
             }
             TX => self.sender.run(&mut self.port, active).map(interrupt),
             _ => Ok(Outcome::default()),
-        }
+        };
+        self.published.set(self.port.counters);
+        outcome
     }
 
     fn host_fds(&self) -> Vec<RawFd> {
@@ -178,6 +203,7 @@ impl VirtioDevice for Net {
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let received = self.receiver.run(&mut self.port, active)?;
         let sent = self.sender.is_behind() && self.sender.run(&mut self.port, active)?;
+        self.published.set(self.port.counters);
         Ok(interrupt(received || sent))
     }
 

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use super::chain::{Chain, serve_while};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
-use crate::limiter::{Alarm, Gate, LimiterConfig};
+use crate::limiter::{Alarm, Gate, LimitHandle, LimiterConfig};
+use crate::published::Published;
 use crate::{GuestMemory, sys};
 
 const DEVICE_TYPE: u32 = 4;
@@ -20,9 +21,31 @@ const MAX_BYTES: u32 = 64 * 1024;
 /// How much is fetched from the host at once, on the stack.
 const CHUNK: usize = 1024;
 
+/// What happened on an entropy device since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RngCounters {
+    /// Requests that were served.
+    pub served: u64,
+    /// Random bytes that the guest got.
+    pub bytes: u64,
+    /// How often a limit held a request back.
+    pub limited: u64,
+}
+
+/// The machine's end of an entropy device. Any thread may use it.
+#[derive(Debug, Clone)]
+pub struct RngHandle {
+    /// Its limit.
+    pub limit: LimitHandle,
+    /// What happened, as of the device's last call.
+    pub counters: Published<RngCounters>,
+}
+
 /// The entropy device.
 #[derive(Debug)]
 pub struct Rng {
+    counters: RngCounters,
+    published: Published<RngCounters>,
     chain: Chain,
     gate: Gate,
     alarm: Alarm,
@@ -34,6 +57,8 @@ impl Rng {
     /// An entropy device. Fails where there is no timer for its limit.
     pub fn new(limit: &LimiterConfig) -> io::Result<Self> {
         Ok(Self {
+            counters: RngCounters::default(),
+            published: Published::default(),
             chain: Chain::new(),
             gate: Gate::new(limit),
             alarm: Alarm::new()?,
@@ -41,22 +66,38 @@ impl Rng {
         })
     }
 
+    /// By which the machine changes its limit.
+    pub fn handle(&self) -> RngHandle {
+        RngHandle {
+            limit: self.gate.handle(),
+            counters: self.published.clone(),
+        }
+    }
+
     /// Serves what waits in the queue, as far as the limit allows.
     fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let Self {
-            chain, gate, alarm, ..
+            chain,
+            gate,
+            alarm,
+            counters,
+            ..
         } = self;
         let mut limited = false;
         let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
             if !gate.may_pass(alarm) {
                 limited = true;
+                counters.limited = counters.limited.wrapping_add(1);
                 return Ok(None);
             }
             let bytes = fill(chain, memory)?;
+            counters.served = counters.served.wrapping_add(1);
+            counters.bytes = counters.bytes.wrapping_add(bytes.into());
             gate.charge(u64::from(bytes));
             Ok(Some(bytes))
         })?;
         self.behind = limited || active.share.was_cut_short();
+        self.published.set(self.counters);
         Ok(Outcome {
             interrupt,
             config_changed: false,

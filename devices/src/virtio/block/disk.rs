@@ -15,9 +15,9 @@ use crate::virtio::chain::Buffers;
 /// What zeros are written from where the file system cannot make them itself.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
-/// An open, locked disk.
+/// An open, locked disk: shared for reading, exclusively for writing.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     file: File,
     path: PathBuf,
     sectors: u64,
@@ -25,7 +25,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn open(config: &BlockConfig) -> Result<Self, BlockError> {
+    /// Opens the disk of `config`, and locks it.
+    pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
         let path = config.path.clone();
         let open = |source| BlockError::Open {
             path: path.clone(),

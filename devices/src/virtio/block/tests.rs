@@ -394,6 +394,7 @@ fn many_requests_share_one_notification_and_one_interrupt() {
     }
 }
 
+mod live;
 mod model;
 
 #[test]
