@@ -10,24 +10,31 @@ use lexopt::prelude::*;
 use log::LevelFilter;
 use secovia_devices::serial::BoundedFile;
 
+use crate::api::ApiConfig;
 use crate::confine::Landlock;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
 One microVM.
 
-usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--log-path FILE] [--level LEVEL]
-                   [--seccomp-filter FILE | --no-seccomp] [--no-landlock]
-                   [--console-limit BYTES]
+usage: secovia-vmm --api-sock PATH [--config-file FILE] [OPTION]...
+       secovia-vmm --no-api --config-file FILE [OPTION]...
        secovia-vmm --probe
 
+  --api-sock PATH     serve Firecracker's API on this Unix socket, which must not exist, and which its owner alone may
+                      use [default: /run/secovia-vmm.socket]
+  --http-api-max-payload-size BYTES
+                      the longest body of a request [default: 51200]
   --config-file FILE  the machine as JSON: boot-source, machine-config, drives, network-interfaces, balloon, vsock,
-                      entropy
+                      entropy, serial, logger, metrics; it starts at once
   --no-api            run what the file describes and listen nowhere
   --id ID             the machine's name in messages: letters, digits and dashes, at most 64 [default: anonymous]
   --grace SECONDS     how long after SIGTERM the guest may take to power itself off [default: 10]
   --log-path FILE     write the log there instead of to standard error
-  --level LEVEL       off, error, warn, info, debug or trace [default: warn]
+  --level LEVEL       off, error, warn (or warning), info, debug or trace [default: warn]
+  --show-level        give each line of the log its level, which it has in any case
+  --show-log-origin   say in each line of the log where in the program it comes from
+  --metrics-path FILE add metrics to this file or FIFO: a line of JSON every minute, on request, and at the end
   --seccomp-filter FILE
                       allow the system calls that these rules name, in the form of the built-in vmm/seccomp/rules.json
   --no-seccomp        allow every system call; for debugging, never for guests that are not trusted
@@ -38,6 +45,8 @@ usage: secovia-vmm --config-file FILE --no-api [--id ID] [--grace SECONDS] [--lo
   --probe             time a tiny guest and print as JSON how fast this host's KVM is
   --version           print the version
   --help              print this
+
+Firecracker's --metadata, --boot-timer and --enable-pci are refused: what they ask for is not there yet.
 
 The guest's serial console is standard input and output. SIGTERM and SIGINT press the power button; a second one ends
 the machine at once.
@@ -50,6 +59,12 @@ that it must not, which the log names.
 /// The name of a machine that was given none.
 const ANONYMOUS: &str = "anonymous";
 const ID_MAX: usize = 64;
+/// Where the API is, if nothing is said.
+const API_SOCKET: &str = "/run/secovia-vmm.socket";
+/// What a request's body may have, if nothing is said: Firecracker's own limit.
+const MAX_PAYLOAD: usize = 51_200;
+/// What can be asked for at most: a configuration is never larger.
+const MAX_PAYLOAD_MAX: usize = 1 << 20;
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,8 +82,10 @@ pub enum Command {
 /// How to run it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RunArgs {
-    /// The configuration file.
-    pub config_file: PathBuf,
+    /// The configuration file. Without one it is the API that says which machine it is.
+    pub config_file: Option<PathBuf>,
+    /// The API, if it is served.
+    pub api: Option<ApiConfig>,
     /// The machine's name.
     pub id: String,
     /// What the guest gets to power off.
@@ -77,6 +94,10 @@ pub struct RunArgs {
     pub log_path: Option<PathBuf>,
     /// What is logged.
     pub level: LevelFilter,
+    /// Whether lines of the log say where they come from.
+    pub show_origin: bool,
+    /// The file that metrics go to.
+    pub metrics_path: Option<PathBuf>,
     /// Which system calls are allowed.
     pub filters: Filters,
     /// Whether rights to files are given up.
@@ -111,6 +132,17 @@ pub enum CliError {
     /// Two words exclude each other.
     #[error("{0} and {1} exclude each other; give one")]
     Both(&'static str, &'static str),
+    /// Firecracker has it, and this program does not yet.
+    #[error("{word}: {what} not there yet; leave it out")]
+    NotYet {
+        /// The word.
+        word: &'static str,
+        /// What it would bring.
+        what: &'static str,
+    },
+    /// That is no size.
+    #[error("--http-api-max-payload-size: {0:?}; give 1 to {max} bytes", max = MAX_PAYLOAD_MAX)]
+    MaxPayload(String),
     /// A machine's name is out of bounds.
     #[error("--id: {0:?}; give 1 to 64 letters, digits and dashes")]
     Id(String),
@@ -131,10 +163,23 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     let (mut config_file, mut id, mut grace, mut log_path, mut level) = (None, None, None, None, None);
     let mut rules = None;
     let (mut no_api, mut probe, mut no_seccomp, mut no_landlock) = (false, false, false, false);
-    let mut console_limit = None;
+    let (mut console_limit, mut api_sock, mut max_payload, mut metrics_path) = (None, None, None, None);
+    let mut show_origin = false;
     while let Some(arg) = parser.next()? {
         match arg {
             Long("config-file") => once("--config-file", &mut config_file, parser.value()?.into())?,
+            Long("api-sock") => once("--api-sock", &mut api_sock, parser.value()?.into())?,
+            Long("http-api-max-payload-size") => once(
+                "--http-api-max-payload-size",
+                &mut max_payload,
+                checked_payload(&parser.value()?.string()?)?,
+            )?,
+            Long("metrics-path") => once("--metrics-path", &mut metrics_path, parser.value()?.into())?,
+            Long("show-level") => {}
+            Long("show-log-origin") => show_origin = true,
+            Long("metadata") => return Err(not_yet("--metadata", "the metadata service is")),
+            Long("boot-timer") => return Err(not_yet("--boot-timer", "the boot timer device is")),
+            Long("enable-pci") => return Err(not_yet("--enable-pci", "PCI is")),
             Long("id") => once("--id", &mut id, checked_id(parser.value()?.string()?)?)?,
             Long("grace") => once("--grace", &mut grace, checked_grace(&parser.value()?.string()?)?)?,
             Long("log-path") => once("--log-path", &mut log_path, parser.value()?.into())?,
@@ -157,8 +202,16 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     if probe {
         return Ok(Command::Probe);
     }
-    if !no_api {
-        return Err(CliError::Missing("--no-api"));
+    let api = match (no_api, api_sock) {
+        (true, None) => None,
+        (true, Some(_)) => return Err(CliError::Both("--api-sock", "--no-api")),
+        (false, path) => Some(ApiConfig {
+            path: path.unwrap_or_else(|| API_SOCKET.into()),
+            max_payload: max_payload.unwrap_or(MAX_PAYLOAD),
+        }),
+    };
+    if api.is_none() && config_file.is_none() {
+        return Err(CliError::Missing("--config-file"));
     }
     let filters = match (rules, no_seccomp) {
         (None, false) => Filters::BuiltIn,
@@ -167,11 +220,14 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         (Some(_), true) => return Err(CliError::Both("--seccomp-filter", "--no-seccomp")),
     };
     Ok(Command::Run(RunArgs {
-        config_file: config_file.ok_or(CliError::Missing("--config-file"))?,
+        config_file,
+        api,
         id: id.unwrap_or_else(|| ANONYMOUS.into()),
         grace: grace.unwrap_or(Duration::from_secs(10)),
         log_path,
         level: level.unwrap_or(LevelFilter::Warn),
+        show_origin,
+        metrics_path,
         filters,
         landlock: if no_landlock { Landlock::Off } else { Landlock::On },
         console_limit,
@@ -190,7 +246,21 @@ fn checked_id(id: String) -> Result<String, CliError> {
     if good { Ok(id) } else { Err(CliError::Id(id)) }
 }
 
+fn not_yet(word: &'static str, what: &'static str) -> CliError {
+    CliError::NotYet { word, what }
+}
+
+fn checked_payload(bytes: &str) -> Result<usize, CliError> {
+    match bytes.parse() {
+        Ok(bytes @ 1..=MAX_PAYLOAD_MAX) => Ok(bytes),
+        _ => Err(CliError::MaxPayload(bytes.into())),
+    }
+}
+
 fn checked_level(level: &str) -> Result<LevelFilter, CliError> {
+    if level.eq_ignore_ascii_case("warning") {
+        return Ok(LevelFilter::Warn);
+    }
     level.parse().map_err(|_| CliError::Level(level.into()))
 }
 
@@ -222,7 +292,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!(args.config_file, PathBuf::from("vm.json"));
+        assert_eq!(args.config_file, Some(PathBuf::from("vm.json")));
         assert_eq!(
             (args.id.as_str(), args.level, args.grace),
             ("a-1", LevelFilter::Debug, Duration::from_secs(3))
@@ -231,6 +301,31 @@ mod tests {
             run("--config-file=vm.json --no-api"),
             Ok(Command::Run(_))
         ));
+    }
+
+    #[test]
+    fn the_api_is_served_unless_told_otherwise() {
+        let args = |line| match run(line) {
+            Ok(Command::Run(args)) => args,
+            other => panic!("{other:?}"),
+        };
+        let api = |path: &str, max_payload| {
+            Some(ApiConfig {
+                path: path.into(),
+                max_payload,
+            })
+        };
+        assert_eq!(args("").api, api("/run/secovia-vmm.socket", 51200));
+        let given = args(
+            "--api-sock a.sock --http-api-max-payload-size 1000 --metrics-path m --show-level --show-log-origin \
+             --config-file c --level Warning",
+        );
+        assert_eq!(given.api, api("a.sock", 1000));
+        assert_eq!((given.metrics_path, given.show_origin), (Some("m".into()), true));
+        assert_eq!(
+            (given.config_file, given.level),
+            (Some("c".into()), LevelFilter::Warn)
+        );
     }
 
     #[test]
@@ -261,7 +356,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (line, expected) in [
-            ("", "--no-api is missing"),
             ("--no-api", "--config-file is missing"),
             ("--config-file", "missing argument"),
             (
@@ -272,7 +366,24 @@ mod tests {
                 "--no-api --config-file a --no-seccomp --seccomp-filter b",
                 "--seccomp-filter and --no-seccomp exclude each other",
             ),
-            ("--api-sock x", "invalid option '--api-sock'"),
+            (
+                "--api-sock x --no-api --config-file a",
+                "--api-sock and --no-api exclude each other",
+            ),
+            (
+                "--metadata x",
+                "--metadata: the metadata service is not there yet",
+            ),
+            (
+                "--boot-timer",
+                "--boot-timer: the boot timer device is not there yet",
+            ),
+            ("--enable-pci", "--enable-pci: PCI is not there yet; leave it out"),
+            (
+                "--http-api-max-payload-size 0",
+                "--http-api-max-payload-size: \"0\"; give 1 to",
+            ),
+            ("--mystery", "invalid option '--mystery'"),
             ("extra", "unexpected argument \"extra\""),
             ("--id a_b", "--id: \"a_b\"; give 1 to 64"),
             ("--level loud", "--level: \"loud\"; give off"),

@@ -2,9 +2,10 @@
 //!
 //! # Layers
 //! ```text
-//! process, cli, logger                 the process: words in, exit status out
-//! config, probe                        what is asked for, checked once; how fast KVM is
+//! process, cli, logger, metrics        the process: words in, exit status out
 //! machine                              assembly, event loop, life: the only place that knows everything
+//! api                                  Firecracker's API: the socket's thread, requests, the machine as asked for
+//! config, probe                        what is asked for, checked once; how fast KVM is
 //! boot  acpi  vcpu                     kernel and tables into memory; registers, states, threads
 //! confine                              what the process may still do when a guest has taken it over
 //! kvm  cpuid  memory  layout  sys      KVM's calls; what CPUID says; guest memory; addresses; what no crate wraps
@@ -27,6 +28,7 @@
 //! |---|---|
 //! | two unnamed ones | ask KVM at the start for what takes it long ([`kvm::Questions`]), and end |
 //! | main | builds the machine, then the event loop: the host's side of devices, what vCPUs left of their work, console input, signals, the end |
+//! | `api` | where the API is served: reads requests and hands them to main, one at a time; opens a drive's new file |
 //! | `vcpuN` | runs the guest and serves its register accesses, which includes the disk's I/O and packets of the guest's; a few milliseconds at a time |
 //!
 //! SIGTERM, SIGINT and SIGHUP are blocked everywhere and read from a descriptor. The first real-time signal fetches a
@@ -37,21 +39,28 @@
 //! 2. the I/O APIC, taken by a device that raises its line.
 //!
 //! Nothing is locked under the I/O APIC, and no device takes another's lock. The vCPUs' request and the first ending
-//! have a lock each, under which nothing else is taken. While vCPUs run the buses are only read, without a lock.
+//! have a lock each, under which nothing else is taken, and so have the values by which the machine changes a device
+//! while it works (`LimitHandle`, `BlockHandle`, `BalloonHandle`) and those that it counts. While vCPUs run the buses are only read, without a lock.
 //!
 //! # Confinement
 //! Every thread is under a filter of system calls before anything of a stranger's is read, and the process has no files
 //! but its configuration's: [`confine`], which also says what a new device has to bring.
 //!
+//! # Pause
+//! The main thread asks all vCPUs to hold still and waits until they do (a call of a device is brought to its end); then it
+//! calls no device either, until the machine goes on: packets, connections and timers wait in the kernel, and each device is
+//! called once afterwards.
+//!
 //! # The end
 //! The first vCPU whose guest shuts down, resets, panics or breaks tells the event loop and stops. The loop returns an
-//! exit status; vCPUs are finished, then devices dropped, which removes the vsock socket, then the virtual machine; memory
-//! goes with the process.
+//! exit status; the API's thread ends and its socket goes; vCPUs are finished, then devices dropped, which removes the
+//! vsock socket, then the virtual machine; memory goes with the process.
 //!
 //! # Unsafe code
 //! Only in [`kvm`], [`memory`], [`sys`] and the handler of forbidden system calls in [`confine`]. Everything that reads a file or a guest is checked code.
 
 pub mod acpi;
+pub mod api;
 #[cfg(feature = "back-door")]
 mod back_door;
 pub mod boot;
@@ -64,6 +73,7 @@ pub mod layout;
 pub mod logger;
 pub mod machine;
 pub mod memory;
+pub mod metrics;
 pub mod probe;
 pub mod process;
 pub mod sys;

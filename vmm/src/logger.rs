@@ -7,12 +7,15 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use secovia_devices::limiter::{BucketConfig, TokenBucket};
+use secovia_vmm_api::{LogLevel, LoggerSpec};
 
 use crate::sys;
 
@@ -24,8 +27,10 @@ const PACE_MS: u64 = 600_000;
 /// Writes each line with one call, so that lines of several threads or processes do not mix.
 struct Logger {
     id: String,
-    /// Standard error where there is no file.
-    file: Option<File>,
+    /// Standard error where there is no file. Once there is one, it stays.
+    file: OnceLock<File>,
+    show_level: AtomicBool,
+    show_origin: AtomicBool,
     began: Instant,
     pace: Mutex<Pace>,
 }
@@ -88,9 +93,21 @@ impl Log for Logger {
         };
         let time = sys::utc_now();
         let (level, text) = (record.level(), record.args());
-        let line = format!("{time} [{}] {level:<5} {text}{left_out}\n", self.id);
+        let level = match self.show_level.load(Ordering::Relaxed) {
+            true => format!(" {level:<5}"),
+            false => String::new(),
+        };
+        let origin = match (
+            self.show_origin.load(Ordering::Relaxed),
+            record.file(),
+            record.line(),
+        ) {
+            (true, Some(file), Some(line)) => format!(" [{file}:{line}]"),
+            _ => String::new(),
+        };
+        let line = format!("{time} [{}]{level}{origin} {text}{left_out}\n", self.id);
         // There is nowhere to complain to.
-        let _ = match &self.file {
+        let _ = match self.file.get() {
             Some(file) => { file }.write_all(line.as_bytes()),
             None => io::stderr().write_all(line.as_bytes()),
         };
@@ -101,18 +118,95 @@ impl Log for Logger {
 
 /// Starts the log of machine `id`; once for the process. The file, if any, is created or added to.
 pub fn start(id: &str, path: Option<&Path>, level: LevelFilter) -> io::Result<()> {
-    let file = path
-        .map(|path| File::options().create(true).append(true).open(path))
-        .transpose()?;
+    let file = match path {
+        Some(path) => OnceLock::from(open(path)?),
+        None => OnceLock::new(),
+    };
     let logger = LOGGER.get_or_init(|| Logger {
         id: id.into(),
         file,
+        show_level: AtomicBool::new(true),
+        show_origin: AtomicBool::new(false),
         began: Instant::now(),
         pace: Mutex::new(Pace::new()),
     });
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
+}
+
+/// Has each line say where in the program it comes from.
+pub fn show_origin() {
+    if let Some(logger) = LOGGER.get() {
+        logger.show_origin.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Why the log is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There is one already.
+    #[error("logger.log_path: the log has its file already; leave it out")]
+    TwoFiles,
+    /// It does not open.
+    #[error("logger.log_path: {path}: {source}; give a file or FIFO that can be written")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Changes the log as `spec` says; what it does not say stays.
+pub fn change(spec: &LoggerSpec) -> Result<(), LogError> {
+    let Some(logger) = LOGGER.get() else {
+        return Ok(());
+    };
+    if let Some(path) = &spec.log_path {
+        if logger.file.get().is_some() {
+            return Err(LogError::TwoFiles);
+        }
+        let file = open(path).map_err(|source| LogError::Open {
+            path: path.clone(),
+            source,
+        })?;
+        logger.file.set(file).map_err(|_| LogError::TwoFiles)?;
+    }
+    if let Some(level) = spec.level {
+        log::set_max_level(filter(level));
+    }
+    for (value, place) in [
+        (spec.show_level, &logger.show_level),
+        (spec.show_log_origin, &logger.show_origin),
+    ] {
+        if let Some(value) = value {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file to be added to; one that is a FIFO without a reader makes nobody wait.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).append(true).custom_flags(libc::O_NONBLOCK);
+    match options.open(path) {
+        // A FIFO that nobody reads yet: to be its reader, too, is the way in.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => options.read(true).open(path),
+        opened => opened,
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Off => LevelFilter::Off,
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warning => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+        LogLevel::Trace => LevelFilter::Trace,
+    }
 }
 
 /// The machine's name, also in a signal handler; empty before the log is started.
@@ -123,7 +217,7 @@ pub fn id() -> &'static str {
 /// Writes a whole line, whatever the level, without taking a lock or memory. For signal handlers.
 pub fn write_raw(line: &[u8]) {
     let stderr = io::stderr();
-    let fd: BorrowedFd<'_> = match LOGGER.get().and_then(|logger| logger.file.as_ref()) {
+    let fd: BorrowedFd<'_> = match LOGGER.get().and_then(|logger| logger.file.get()) {
         Some(file) => file.as_fd(),
         None => stderr.as_fd(),
     };

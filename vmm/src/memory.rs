@@ -35,6 +35,15 @@ const HUGE: usize = 2 << 20;
 const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
+/// Which pages are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Whichever the host likes.
+    Any,
+    /// Huge ones where the host has some to spare.
+    Huge,
+}
+
 /// The address ranges that `size` bytes of memory take: start and length, lowest first.
 pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     if size <= GAP_START {
@@ -48,14 +57,15 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
 ///
 /// The pages come from the host when the guest first touches them; nothing is set aside beforehand, so that a node can
 /// lend memory by weight and take it back. Guest and host addresses agree up to the size of a huge page, without which
-/// KVM could not use any, and huge ones are asked for: our kernel reaches its init in a quarter fewer instructions of
+/// KVM could not use any; and huge ones, where they are asked for, pay: our kernel reaches its init in a quarter fewer instructions of
 /// the host, for a seventh more memory (41 instead of 36 MiB in an idle guest of 256). Not below 2 MiB, where there is
 /// little more than what the VMM writes at the start: clearing a huge page for that would take longer than the rest.
-pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
+pub fn create(size: u64, pages: Pages) -> Result<GuestMemory, MemoryError> {
     let mut regions = Vec::with_capacity(2);
     for (start, length) in ranges(size) {
         let mib = length >> 20;
-        let address = map_aligned(length as usize).map_err(|source| MemoryError::Map { mib, source })?;
+        let address =
+            map_aligned(length as usize, pages).map_err(|source| MemoryError::Map { mib, source })?;
         // SAFETY: `address` is a mapping of `length` bytes, which nothing unmaps.
         let region = unsafe { MmapRegion::build_raw(address, length as usize, PROTECTION, FLAGS) }?;
         regions.extend(GuestRegionMmap::new(region, GuestAddress(start)));
@@ -85,7 +95,7 @@ impl Reclaim for GiveBack {
 }
 
 /// Maps memory at a multiple of the huge page size. Kernels before 6.7 do not do so by themselves.
-fn map_aligned(length: usize) -> io::Result<*mut u8> {
+fn map_aligned(length: usize, pages: Pages) -> io::Result<*mut u8> {
     let room = length.checked_add(HUGE).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: a new mapping wherever the kernel likes.
     let start = unsafe { libc::mmap(ptr::null_mut(), room, PROTECTION, FLAGS, -1, 0) };
@@ -104,7 +114,8 @@ fn map_aligned(length: usize) -> io::Result<*mut u8> {
             );
         }
     }
-    if let Some(rest) = length.checked_sub(HUGE).filter(|rest| *rest > 0) {
+    let rest = length.checked_sub(HUGE).filter(|rest| *rest > 0);
+    if let Some(rest) = rest.filter(|_| pages == Pages::Huge) {
         // SAFETY: `rest` bytes from there on are the end of the mapping; advice changes no contents.
         let advised = unsafe { libc::madvise(address.wrapping_byte_add(HUGE), rest, libc::MADV_HUGEPAGE) };
         if advised != 0 {
@@ -143,7 +154,7 @@ mod tests {
     #[test]
     fn whole_pages_go_back_to_the_host() {
         use vm_memory::{Bytes, GuestMemoryBackend};
-        let memory = create(8 << 20).unwrap();
+        let memory = create(8 << 20, Pages::Huge).unwrap();
         memory.write_slice(&[1; 5 * PAGE], GuestAddress(0)).unwrap();
         // Half of page 1 and page 4 each, and pages 2 and 3.
         let slice = memory
@@ -164,7 +175,7 @@ mod tests {
     #[test]
     fn memory_is_mapped_where_the_ranges_say() {
         use vm_memory::GuestMemoryBackend;
-        let memory = create(5 << 30).unwrap();
+        let memory = create(5 << 30, Pages::Huge).unwrap();
         let extents: Vec<_> = memory.iter().map(extent).collect();
         assert_eq!(extents, ranges(5 << 30));
         for region in memory.iter() {

@@ -3,13 +3,16 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::api::{ApiSocket, Model, Office, ServerError, SocketError};
 use crate::cli::{self, Command, Filters, RunArgs};
 use crate::config::{self, ConfigError, VmConfig};
-use crate::confine::{Confinement, Seccomp, SeccompError};
-use crate::machine::{MachineError, Prelude};
-use crate::{logger, machine, probe, sys};
+use crate::confine::{Confinement, Right, Seccomp, SeccompError};
+use crate::logger::LogError;
+use crate::machine::{MachineError, Prelude, Settings, Signals};
+use crate::metrics::MetricsError;
+use crate::{logger, machine, metrics, probe, sys};
 use secovia_seccomp::List;
-use secovia_vmm_api::Exit;
+use secovia_vmm_api::{Exit, VmSpec};
 
 /// All of `secovia-vmm`.
 pub fn main() -> ExitCode {
@@ -31,11 +34,16 @@ fn run(args: RunArgs) -> Exit {
             &format_args!("--log-path: {error}; give a file that can be written"),
         );
     }
+    if args.show_origin {
+        logger::show_origin();
+    }
     match start(&args) {
         Ok(exit) => exit,
         Err(Failure::Config(error)) => fail(Exit::BadConfiguration, &error),
         Err(Failure::Machine(error)) => fail(error.exit(), &error),
         Err(Failure::Seccomp(error)) => fail(error.exit(), &error),
+        Err(Failure::Api(error)) => fail(Exit::Internal, &error),
+        Err(Failure::Setting(error)) => fail(Exit::BadConfiguration, &error),
     }
 }
 
@@ -47,13 +55,56 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
     };
     // Before anything is read that somebody else may have written, and before there is a second thread.
     seccomp.enter(List::Start)?;
+    // Clients can connect from here on; all that can wait comes afterwards.
+    let socket = args
+        .api
+        .as_ref()
+        .map(|api| ApiSocket::bind(&api.path))
+        .transpose()?;
+    let signals = Signals::block()?;
+    let host_memory = sys::host_memory();
+    let mut office = match (&args.api, socket) {
+        (Some(api), Some(socket)) => {
+            let model = Model::new(args.id.clone(), VmSpec::default(), host_memory);
+            Some(Office::open(socket, model, &seccomp, api.max_payload)?)
+        }
+        _ => None,
+    };
     let prelude = Prelude::start(Confinement {
         seccomp,
         landlock: args.landlock,
-    })?;
-    let spec = config::read(&args.config_file)?;
-    let config = VmConfig::new(spec, sys::host_memory())?;
-    Ok(machine::run(prelude, config, args.grace, args.console_limit)?)
+        // The API's socket goes at the end.
+        rights: args
+            .api
+            .iter()
+            .filter_map(|api| api.path.parent())
+            .map(|folder| Right::Remove(folder.into()))
+            .collect(),
+    });
+    if let Some(path) = &args.metrics_path {
+        metrics::open(path)?;
+    }
+    let config = match &args.config_file {
+        Some(path) => {
+            let spec = config::read(path)?;
+            if let Some(logger) = &spec.logger {
+                logger::change(logger)?;
+            }
+            if let Some(metrics) = &spec.metrics {
+                metrics::open(&metrics.metrics_path)?;
+            }
+            if let Some(office) = &mut office {
+                office.clerk.begin_with(spec.clone());
+            }
+            Some(VmConfig::new(spec, host_memory)?)
+        }
+        None => None,
+    };
+    let settings = Settings {
+        grace: args.grace,
+        console_limit: args.console_limit,
+    };
+    Ok(machine::run(signals, prelude, config, settings, office)?)
 }
 
 /// Why there is no machine, or no more.
@@ -61,6 +112,33 @@ enum Failure {
     Config(ConfigError),
     Machine(MachineError),
     Seccomp(SeccompError),
+    Api(ServerError),
+    /// A path that the command line or the configuration names is not to be had.
+    Setting(String),
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        Self::Setting(error.to_string())
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        Self::Setting(error.to_string())
+    }
+}
+
+impl From<MetricsError> for Failure {
+    fn from(error: MetricsError) -> Self {
+        Self::Setting(error.to_string())
+    }
 }
 
 impl From<SeccompError> for Failure {

@@ -149,9 +149,21 @@ fn bad_values() {
         ),
         (
             "unknown section",
-            "/mmds-config",
+            "/mystery",
             json!([]),
-            "unknown field `mmds-config`",
+            "unknown field `mystery`",
+        ),
+        (
+            "no kernel",
+            "/boot-source",
+            json!(null),
+            "boot-source: missing; name a kernel",
+        ),
+        (
+            "section that is not there yet",
+            "/mmds-config",
+            json!({ "network_interfaces": ["eth0"] }),
+            "mmds-config: not there yet; leave it out",
         ),
         (
             "reserved address",
@@ -172,7 +184,6 @@ fn bad_json() {
         ("cut", "{\"boot-source\": {", "EOF while parsing"),
         ("no JSON", "boot: yes", "expected value at line 1 column 1"),
         ("empty", "", "EOF while parsing"),
-        ("no kernel", "{}", "missing field `boot-source`"),
         (
             "doubled field",
             r#"{"boot-source": {"kernel_image_path": "a", "kernel_image_path": "b"}}"#,

@@ -145,6 +145,17 @@ fn a_forbidden_call_ends_the_process_and_is_named() {
             "socket(",
         ),
         (List::Worker, call(4000, NONE), "number 4000("),
+        (
+            List::Api,
+            call(libc::SYS_openat, [u64::MAX, 0, 0x42, 0, 0, 0]),
+            "openat(0xffffffffffffffff, 0x0, 0x42",
+        ),
+        (List::Api, call(libc::SYS_unlink, NONE), "unlink("),
+        (
+            List::Api,
+            call(libc::SYS_ioctl, [0, 0xae80, 0, 0, 0, 0]),
+            "ioctl(0x0, 0xae80",
+        ),
     ];
     for (list, call, named) in cases {
         let (status, errors) = under(list, &|| vec![call]);

@@ -23,10 +23,10 @@ const UID: u32 = 900_007;
 fn machine() -> Machine {
     Machine {
         spec: VmSpec {
-            boot_source: BootSourceSpec {
+            boot_source: Some(BootSourceSpec {
                 kernel_image_path: "/vmlinux".into(),
                 ..BootSourceSpec::default()
-            },
+            }),
             ..VmSpec::default()
         },
         files: vec![JailFile::read_only("vmlinux", "/boot/k".into())],

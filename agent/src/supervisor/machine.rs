@@ -55,20 +55,21 @@ pub(super) fn machine(
         drives.push(drive("disk", false, CacheType::Writeback));
     }
     let spec = VmSpec {
-        boot_source: BootSourceSpec {
+        boot_source: Some(BootSourceSpec {
             kernel_image_path: "/vmlinux".into(),
             initrd_path: Some("/initrd".into()),
             boot_args: Some(boot_args(spec)),
-        },
+        }),
         drives,
         machine_config: MachineSpec {
             vcpu_count: spec.cpus,
             mem_size_mib: spec.memory_mib,
-            smt: false,
+            ..MachineSpec::default()
         },
         vsock: Some(VsockSpec {
             guest_cid: GUEST_CID,
             uds_path: Path::new("/").join(SOCKET),
+            ..VsockSpec::default()
         }),
         entropy: Some(EntropySpec::default()),
         ..VmSpec::default()
@@ -287,6 +288,7 @@ mod tests {
         } = machine.spec;
         assert_eq!((machine_config.vcpu_count, machine_config.mem_size_mib), (2, 256));
         assert_eq!(vsock.unwrap().uds_path, Path::new("/vsock.sock"));
+        let boot_source = boot_source.unwrap();
         assert_eq!(boot_source.kernel_image_path, Path::new("/vmlinux"));
         let args = boot_source.boot_args.unwrap();
         assert!(
@@ -305,6 +307,7 @@ mod tests {
             machine
                 .spec
                 .boot_source
+                .unwrap()
                 .boot_args
                 .unwrap()
                 .contains("noreplace-smp")

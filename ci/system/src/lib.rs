@@ -46,15 +46,15 @@ impl Bench {
         Self {
             folder: tempfile::tempdir().expect("make a temporary folder"),
             spec: VmSpec {
-                boot_source: BootSourceSpec {
+                boot_source: Some(BootSourceSpec {
                     kernel_image_path: kernel.into(),
                     initrd_path: Some(given("SECOVIA_REPORT_INITRD")),
                     boot_args: Some(format!("console=ttyS0 quiet panic=-1 report={report}")),
-                },
+                }),
                 machine_config: MachineSpec {
                     vcpu_count: 1,
                     mem_size_mib: 256,
-                    smt: false,
+                    ..MachineSpec::default()
                 },
                 ..VmSpec::default()
             },
@@ -96,7 +96,8 @@ impl Bench {
     pub fn script(&mut self, script: &str) {
         const BEFORE: &str = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\n\
             mount -t proc proc /proc\nmount -t sysfs sysfs /sys\nmount -t devtmpfs dev /dev\n";
-        let initrd = self.spec.boot_source.initrd_path.as_mut().expect("there is one");
+        let boot = self.spec.boot_source.as_mut().expect("there is one");
+        let initrd = boot.initrd_path.as_mut().expect("there is one");
         let mut archive = fs::read(&*initrd).expect("read the reporting initramfs");
         archive.resize(archive.len().next_multiple_of(4), 0);
         let script = format!("{BEFORE}{script}\npoweroff -f\n");
@@ -111,6 +112,7 @@ impl Bench {
         self.spec.vsock = Some(VsockSpec {
             guest_cid: 3,
             uds_path: path.clone(),
+            ..VsockSpec::default()
         });
         self.spec.entropy = Some(EntropySpec::default());
         path

@@ -11,7 +11,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
-use self::handle::Shared;
+use self::handle::{Change, Shared};
 use self::request::{Limits, Request, SECTOR, Status};
 use super::chain::{Buffers, Chain, serve_while};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
@@ -25,7 +25,7 @@ mod request;
 
 pub use config::{BlockConfig, BlockError, Cache};
 pub use disk::Disk;
-pub use handle::BlockHandle;
+pub use handle::{BlockCounters, BlockHandle};
 
 const DEVICE_TYPE: u32 = 2;
 const QUEUE_SIZE: u16 = 256;
@@ -45,25 +45,6 @@ const DATA_MAX: u32 = SEG_MAX * SIZE_MAX;
 
 /// After so many errors of one disk the log falls silent; the counter goes on.
 const LOUD_ERRORS: u64 = 8;
-
-/// What happened on a disk since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BlockCounters {
-    /// Bytes read by the guest.
-    pub read_bytes: u64,
-    /// Bytes written by the guest.
-    pub written_bytes: u64,
-    /// Requests that were answered with success.
-    pub served: u64,
-    /// Requests that were answered with an error or as not supported.
-    pub failed: u64,
-    /// Those of them that the host failed.
-    pub host_errors: u64,
-    /// Requests for a flush.
-    pub flushes: u64,
-    /// How often a limit held a request back.
-    pub limited: u64,
-}
 
 /// The block device.
 #[derive(Debug)]
@@ -150,11 +131,12 @@ impl Block {
 
     /// Takes another disk over, if there is one; then the driver has to look how large it is.
     fn change_disk(&mut self) -> bool {
-        let Some(disk) = self.shared().take_disk() else {
-            return false;
-        };
-        self.config_space = config_space(disk.sectors());
-        self.core.disk = disk;
+        match self.shared().take_change() {
+            None => return false,
+            Some(Change::Other(disk)) => self.core.disk = disk,
+            Some(Change::Size(sectors)) => self.core.disk.resize(sectors),
+        }
+        self.config_space = config_space(self.core.disk.sectors());
         true
     }
 
@@ -271,11 +253,13 @@ impl Core {
         let (what, result) = match request {
             Request::Read { offset, data } => {
                 moved = u64::from(data.len());
+                counters.reads = counters.reads.wrapping_add(1);
                 counters.read_bytes = counters.read_bytes.wrapping_add(moved);
                 ("read", disk.read(offset, data))
             }
             Request::Write { offset, data } => {
                 moved = u64::from(data.len());
+                counters.writes = counters.writes.wrapping_add(1);
                 counters.written_bytes = counters.written_bytes.wrapping_add(moved);
                 ("write", disk.write(offset, data))
             }

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// One machine, whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VmSpec {
-    /// What boots.
-    pub boot_source: BootSourceSpec,
+    /// What boots; no machine starts without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_source: Option<BootSourceSpec>,
     /// Disks, in the order in which the guest names them (vda, vdb); but the root device comes first.
     #[serde(default)]
     pub drives: Vec<DriveSpec>,
@@ -28,6 +30,60 @@ pub struct VmSpec {
     /// The entropy device, where the machine has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy: Option<EntropySpec>,
+    /// Where the serial console's output goes; to standard output where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<SerialSpec>,
+    /// The log, where it is not as the command line says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logger: Option<LoggerSpec>,
+    /// Where metrics go, if anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsSpec>,
+    /// Custom CPU templates.
+    #[serde(default, skip_serializing)]
+    pub cpu_config: NotYet,
+    /// The metadata service.
+    #[serde(default, skip_serializing)]
+    pub mmds_config: NotYet,
+    /// Memory that is added while the machine runs.
+    #[serde(default, skip_serializing)]
+    pub memory_hotplug: NotYet,
+    /// Disks that are memory to the guest.
+    #[serde(default, skip_serializing)]
+    pub pmem: NotYet,
+}
+
+/// A key of Firecracker's that means nothing here yet. Nothing, null or an empty list may stand there, as they do in what
+/// Firecracker itself writes; anything else is refused by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotYet {
+    given: bool,
+}
+
+impl NotYet {
+    /// Whether something stands there.
+    pub fn is_given(self) -> bool {
+        self.given
+    }
+}
+
+impl<'de> Deserialize<'de> for NotYet {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Found {
+            Nothing(()),
+            List(Vec<IgnoredAny>),
+            Other(IgnoredAny),
+        }
+        Ok(Self {
+            given: match Found::deserialize(deserializer)? {
+                Found::Nothing(()) => false,
+                Found::List(list) => !list.is_empty(),
+                Found::Other(IgnoredAny) => true,
+            },
+        })
+    }
 }
 
 /// Kernel, initial RAM disk and command line.
@@ -67,6 +123,22 @@ pub struct DriveSpec {
     /// How much it may be used; no limit where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limiter: Option<RateLimiterSpec>,
+    /// How the host reads and writes it.
+    #[serde(default)]
+    pub io_engine: IoEngine,
+    /// A vhost-user-block service; there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// How a disk's requests reach the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IoEngine {
+    /// By a system call each.
+    #[default]
+    Sync,
+    /// By io_uring; not there yet.
+    Async,
 }
 
 /// What a guest's flush does.
@@ -137,6 +209,28 @@ pub struct MachineSpec {
     /// Two vCPUs are threads of one core (1, or an even number of vCPUs).
     #[serde(default)]
     pub smt: bool,
+    /// Which pages the guest wrote is kept for a snapshot of the difference; not there yet.
+    #[serde(default)]
+    pub track_dirty_pages: bool,
+    /// Pages of which the guest's memory is made.
+    #[serde(default)]
+    pub huge_pages: HugePages,
+    /// A named CPU template; there is none yet but `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_template: Option<String>,
+}
+
+/// Pages of which guest memory is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HugePages {
+    /// No huge pages are asked for.
+    None,
+    /// Huge ones where the host has them to spare.
+    #[default]
+    Transparent,
+    /// 2 MiB each, which the host has reserved; not there yet.
+    #[serde(rename = "2M")]
+    TwoMebibytes,
 }
 
 impl Default for MachineSpec {
@@ -145,6 +239,9 @@ impl Default for MachineSpec {
             vcpu_count: 1,
             mem_size_mib: 128,
             smt: false,
+            track_dirty_pages: false,
+            huge_pages: HugePages::default(),
+            cpu_template: None,
         }
     }
 }
@@ -163,12 +260,18 @@ pub struct BalloonSpec {
     /// The guest tells of memory that it does not use, and that goes back to the host.
     #[serde(default)]
     pub free_page_reporting: bool,
+    /// The host asks for such memory; not there yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub free_page_hinting: bool,
 }
 
 /// The socket device and its end on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VsockSpec {
+    /// A name that Firecracker once asked for; it means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock_id: Option<String>,
     /// The guest's context identifier, at least 3.
     pub guest_cid: u32,
     /// The Unix socket that takes `CONNECT port` lines; a guest's connection to host port N goes to `uds_path_N`.
@@ -182,4 +285,71 @@ pub struct EntropySpec {
     /// How much of the host's randomness the guest may take; no limit where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limiter: Option<RateLimiterSpec>,
+}
+
+/// The serial console.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SerialSpec {
+    /// A file or FIFO that is there, or a file that comes to be; what the guest writes is added to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_out_path: Option<PathBuf>,
+    /// How much the guest may write; not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limiter: Option<RateLimiterSpec>,
+}
+
+/// The log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggerSpec {
+    /// A file that is added to, in the place of standard error; can be said once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_path: Option<PathBuf>,
+    /// What is logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// Each line has its level; it has, unless this says false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub show_level: Option<bool>,
+    /// Each line says where in the program it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub show_log_origin: Option<bool>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogLevel {
+    /// Nothing.
+    #[serde(alias = "off", alias = "OFF")]
+    Off,
+    /// What failed.
+    #[serde(alias = "error", alias = "ERROR")]
+    Error,
+    /// And what may be wrong.
+    #[serde(
+        alias = "warning",
+        alias = "WARNING",
+        alias = "Warn",
+        alias = "warn",
+        alias = "WARN"
+    )]
+    Warning,
+    /// And what happens.
+    #[serde(alias = "info", alias = "INFO")]
+    Info,
+    /// And what may help to find a fault.
+    #[serde(alias = "debug", alias = "DEBUG")]
+    Debug,
+    /// And everything else.
+    #[serde(alias = "trace", alias = "TRACE")]
+    Trace,
+}
+
+/// Metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSpec {
+    /// A file or FIFO to which a line of JSON is added every minute, on request, and at the end.
+    pub metrics_path: PathBuf,
 }

@@ -1,9 +1,11 @@
 //! What `secovia-vmm` takes and gives. Wire types only: nothing here is checked beyond its shape.
 //!
-//! The configuration's keys are those of Firecracker's 1.x configuration file, so that one file drives both.
+//! The keys are those of Firecracker's 1.x configuration file and API, so that what drives the one drives the other.
 
 mod config;
 mod exit;
+mod requests;
 
 pub use config::*;
 pub use exit::Exit;
+pub use requests::*;

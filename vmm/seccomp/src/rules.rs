@@ -22,11 +22,13 @@ pub enum List {
     Vcpu,
     /// A thread that asks KVM something while the machine is made.
     Worker,
+    /// The API's thread.
+    Api,
 }
 
 impl List {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Start, Self::Main, Self::Vcpu, Self::Worker];
+    pub const ALL: [Self; 5] = [Self::Start, Self::Main, Self::Vcpu, Self::Worker, Self::Api];
 
     /// Its name, as in the file.
     pub const fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl List {
             Self::Main => "main",
             Self::Vcpu => "vcpu",
             Self::Worker => "worker",
+            Self::Api => "api",
         }
     }
 }

@@ -102,6 +102,8 @@ fn values_are_what_they_are_called() {
         ("MAP_ANONYMOUS", libc::MAP_ANONYMOUS),
         ("MAP_PRIVATE", libc::MAP_PRIVATE),
         ("MREMAP_MAYMOVE", libc::MREMAP_MAYMOVE),
+        ("O_CREAT", libc::O_CREAT),
+        ("O_TRUNC", libc::O_TRUNC),
         ("PROT_EXEC", libc::PROT_EXEC),
         ("PROT_READ", libc::PROT_READ),
         ("PROT_WRITE", libc::PROT_WRITE),

@@ -108,6 +108,6 @@ fn the_tables_of_the_largest_machine_fit() {
     assert!(contains(&area, &interrupt(1, pin)) && !contains(&area, &interrupt(0, pin)));
     let (area, last) = (build(32, &slots[..pins as usize + 1]), pin + pins as u8 - 1);
     assert!(contains(&area, &interrupt(1, pin)) && contains(&area, &interrupt(0, last)));
-    let memory = crate::memory::create(64 << 20).unwrap();
+    let memory = crate::memory::create(64 << 20, crate::memory::Pages::Huge).unwrap();
     assert_eq!(write(&memory, 32, &slots).unwrap(), layout::ACPI_START);
 }

@@ -34,7 +34,7 @@ fn config(kernel: &[u8]) -> BootConfig {
 }
 
 fn try_load(kernel: &[u8]) -> Result<(GuestMemory, Entry), BootError> {
-    let memory = memory::create(64 * MIB).unwrap();
+    let memory = memory::create(64 * MIB, memory::Pages::Huge).unwrap();
     let entry = load(&memory, 64 * MIB, &config(kernel), 0xe_0000)?;
     Ok((memory, entry))
 }
@@ -247,7 +247,7 @@ fn no_change_of_one_byte_in_the_headers_panics() {
         secovia_stub_guests::HELLO.pvh_elf(),
         bz_image(&packed_elf(), |_| {}),
     ] {
-        let memory = memory::create(64 * MIB).unwrap();
+        let memory = memory::create(64 * MIB, memory::Pages::Huge).unwrap();
         let step = if kernel.len() > 1024 { 0x1e0..0x280 } else { 0..256 };
         for offset in step {
             for value in [0, 1, 0x7f, 0x80, 0xff] {
@@ -260,7 +260,7 @@ fn no_change_of_one_byte_in_the_headers_panics() {
 
 #[test]
 fn the_initial_ram_disk_lies_at_the_top_and_must_fit() {
-    let memory = memory::create(64 * MIB).unwrap();
+    let memory = memory::create(64 * MIB, memory::Pages::Huge).unwrap();
     let mut config = config(&elf());
     config.initrd = Some((file(&[7; 5000]), "initrd".into()));
     load(&memory, 64 * MIB, &config, 0).unwrap();
@@ -286,7 +286,7 @@ fn the_initial_ram_disk_lies_at_the_top_and_must_fit() {
 
 #[test]
 fn a_command_line_beyond_the_kernels_limit_is_refused() {
-    let memory = memory::create(64 * MIB).unwrap();
+    let memory = memory::create(64 * MIB, memory::Pages::Huge).unwrap();
     let mut config = config(&elf());
     config.command_line = "x".repeat(2048);
     let message = load(&memory, 64 * MIB, &config, 0).unwrap_err().to_string();

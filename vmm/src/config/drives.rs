@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 
 use secovia_devices::virtio::block::{BlockConfig, Cache};
-use secovia_vmm_api::{CacheType, DriveSpec};
+use secovia_vmm_api::{CacheType, DriveSpec, IoEngine};
 
 use super::error::{ConfigError, FileFault};
 use super::limits::limit;
@@ -44,25 +44,37 @@ pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
             }
             (false, _) => {}
         }
+        let not_yet = |field, remedy| ConfigError::NotYet {
+            field: format!("drives.{}.{field}", spec.drive_id),
+            remedy,
+        };
+        if spec.io_engine == IoEngine::Async {
+            return Err(not_yet("io_engine", "give Sync, or leave it out"));
+        }
+        if spec.socket.is_some() {
+            return Err(not_yet("socket", "give path_on_host"));
+        }
         exists(spec)?;
     }
     let root_args = root.map(root_args).transpose()?;
 
     specs.sort_by_key(|spec| !spec.is_root_device);
-    let disks = specs
-        .into_iter()
-        .map(|spec| BlockConfig {
-            path: spec.path_on_host,
-            read_only: spec.is_read_only,
-            cache: match spec.cache_type {
-                CacheType::Unsafe => Cache::Unsafe,
-                CacheType::Writeback => Cache::Writeback,
-            },
-            id: spec.drive_id,
-            limit: limit(spec.rate_limiter),
-        })
-        .collect();
+    let disks = specs.into_iter().map(disk).collect();
     Ok(Drives { disks, root_args })
+}
+
+/// A drive as its device takes it.
+pub(super) fn disk(spec: DriveSpec) -> BlockConfig {
+    BlockConfig {
+        path: spec.path_on_host,
+        read_only: spec.is_read_only,
+        cache: match spec.cache_type {
+            CacheType::Unsafe => Cache::Unsafe,
+            CacheType::Writeback => Cache::Writeback,
+        },
+        id: spec.drive_id,
+        limit: limit(spec.rate_limiter),
+    }
 }
 
 /// Says in the configuration's own words what the device would say later: the file is missing, or is none.

@@ -16,6 +16,10 @@ pub enum ConfigError {
         path: PathBuf,
         source: serde_json::Error,
     },
+    #[error("boot-source: missing; name a kernel with kernel_image_path")]
+    NoBootSource,
+    #[error("{field}: not there yet; {remedy}")]
+    NotYet { field: String, remedy: &'static str },
     #[error("machine-config.vcpu_count: {count}; give 1 to {max}")]
     VcpuCount { count: u8, max: u8 },
     #[error("machine-config.smt: {count} vCPUs do not pair up; give an even vcpu_count, or smt false")]

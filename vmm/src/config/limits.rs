@@ -4,12 +4,17 @@ use secovia_devices::limiter::{BucketConfig, LimiterConfig};
 use secovia_vmm_api::{RateLimiterSpec, TokenBucketSpec};
 
 /// Every limit that can be written down holds: a bucket of no size, or that fills up in no time, limits nothing.
-pub(super) fn limit(spec: Option<RateLimiterSpec>) -> LimiterConfig {
+pub fn limit(spec: Option<RateLimiterSpec>) -> LimiterConfig {
     let spec = spec.unwrap_or_default();
     LimiterConfig {
         bandwidth: spec.bandwidth.map(bucket),
         operations: spec.ops.map(bucket),
     }
+}
+
+/// A change of limits: what is not written down stays as it is.
+pub fn change(spec: RateLimiterSpec) -> LimiterConfig {
+    limit(Some(spec))
 }
 
 fn bucket(spec: TokenBucketSpec) -> BucketConfig {

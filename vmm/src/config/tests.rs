@@ -1,8 +1,9 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secovia_vmm_api::{
-    BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, NetworkInterfaceSpec, RateLimiterSpec,
-    TokenBucketSpec,
+    BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, IoEngine, MachineSpec, NetworkInterfaceSpec,
+    RateLimiterSpec, SerialSpec, TokenBucketSpec, VsockSpec,
 };
 
 use super::*;
@@ -26,24 +27,29 @@ fn drive(id: &str) -> DriveSpec {
 
 fn spec() -> VmSpec {
     VmSpec {
-        boot_source: BootSourceSpec {
+        boot_source: Some(BootSourceSpec {
             kernel_image_path: any_file(),
             initrd_path: None,
             boot_args: None,
-        },
+        }),
         drives: vec![drive("data")],
         machine_config: MachineSpec {
             vcpu_count: 2,
             mem_size_mib: 128,
-            smt: false,
+            ..MachineSpec::default()
         },
         vsock: Some(VsockSpec {
             guest_cid: 3,
             uds_path: "/nonexistent/v.sock".into(),
+            ..VsockSpec::default()
         }),
         entropy: Some(EntropySpec::default()),
         ..VmSpec::default()
     }
+}
+
+fn boot(spec: &mut VmSpec) -> &mut BootSourceSpec {
+    spec.boot_source.as_mut().unwrap()
 }
 
 #[test]
@@ -59,7 +65,7 @@ fn a_good_specification_becomes_a_configuration() {
 #[test]
 fn the_root_device_comes_first_and_joins_the_command_line() {
     let mut spec = spec();
-    spec.boot_source.boot_args = Some("quiet".into());
+    boot(&mut spec).boot_args = Some("quiet".into());
     spec.drives.push(DriveSpec {
         is_root_device: true,
         ..drive("root")
@@ -79,7 +85,41 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
 #[test]
 fn what_is_wrong_is_named_with_its_remedy() {
     type Change = fn(&mut VmSpec);
-    let cases: [(Change, &str); 21] = [
+    let cases: [(Change, &str); 29] = [
+        (|s| s.boot_source = None, "boot-source: missing; name a kernel"),
+        (
+            |s| s.machine_config.track_dirty_pages = true,
+            "machine-config.track_dirty_pages: not there yet",
+        ),
+        (
+            |s| s.machine_config.huge_pages = HugePages::TwoMebibytes,
+            "machine-config.huge_pages: not there yet; give None or Transparent",
+        ),
+        (
+            |s| s.machine_config.cpu_template = Some("T2".into()),
+            "machine-config.cpu_template: not there yet",
+        ),
+        (
+            |s| s.drives[0].io_engine = IoEngine::Async,
+            "drives.data.io_engine: not there yet; give Sync",
+        ),
+        (
+            |s| s.drives[0].socket = Some("/s".into()),
+            "drives.data.socket: not there yet; give path_on_host",
+        ),
+        (
+            |s| {
+                s.serial = Some(SerialSpec {
+                    rate_limiter: Some(RateLimiterSpec::default()),
+                    ..SerialSpec::default()
+                });
+            },
+            "serial.rate_limiter: not there yet",
+        ),
+        (
+            |s| s.mmds_config = serde_json::from_str("{}").unwrap(),
+            "mmds-config: not there yet; leave it out",
+        ),
         (
             |s| {
                 s.balloon = Some(BalloonSpec {
@@ -114,23 +154,23 @@ fn what_is_wrong_is_named_with_its_remedy() {
             "this host has 4096; give less",
         ),
         (
-            |s| s.boot_source.kernel_image_path = "/nonexistent".into(),
+            |s| boot(s).kernel_image_path = "/nonexistent".into(),
             "boot-source.kernel_image_path: /nonexistent: No such file or directory (os error 2); create it",
         ),
         (
-            |s| s.boot_source.kernel_image_path = "/".into(),
+            |s| boot(s).kernel_image_path = "/".into(),
             "boot-source.kernel_image_path: /: not a regular file",
         ),
         (
-            |s| s.boot_source.initrd_path = Some("/nonexistent".into()),
+            |s| boot(s).initrd_path = Some("/nonexistent".into()),
             "boot-source.initrd_path: /nonexistent: No such file",
         ),
         (
-            |s| s.boot_source.boot_args = Some("a\0b".into()),
+            |s| boot(s).boot_args = Some("a\0b".into()),
             "boot-source.boot_args: has a line break",
         ),
         (
-            |s| s.boot_source.boot_args = Some("x".repeat(2048)),
+            |s| boot(s).boot_args = Some("x".repeat(2048)),
             "boot-source.boot_args: 2048 bytes",
         ),
         (
@@ -328,6 +368,7 @@ fn a_balloon_may_take_all_there_is() {
         deflate_on_oom: true,
         stats_polling_interval_s: 3,
         free_page_reporting: true,
+        free_page_hinting: false,
     });
     let expected = BalloonConfig {
         pages: 32768,
@@ -339,4 +380,47 @@ fn a_balloon_may_take_all_there_is() {
     spec.balloon.as_mut().unwrap().stats_polling_interval_s = 0;
     let balloon = VmConfig::new(spec, HOST).unwrap().balloon.unwrap();
     assert_eq!(balloon.statistics_interval, None);
+}
+
+#[test]
+fn what_firecracker_writes_for_nothing_is_nothing() {
+    let text = r#"{ "boot-source": { "kernel_image_path": "k" }, "cpu-config": null, "mmds-config": null,
+        "pmem": [], "memory-hotplug": null, "vsock": null, "logger": { "level": "Warning" } }"#;
+    let spec: VmSpec = serde_json::from_str(text).unwrap();
+    assert!(!spec.pmem.is_given() && !spec.cpu_config.is_given());
+    for given in ["[{}]", "{\"a\": 1}", "1", "\"x\""] {
+        let spec: VmSpec = serde_json::from_str(&format!("{{\"pmem\": {given}}}")).unwrap();
+        assert!(spec.pmem.is_given(), "{given}");
+    }
+}
+
+#[test]
+fn parts_are_checked_by_themselves() {
+    let empty = VmSpec::default();
+    for part in [
+        Part::Machine,
+        Part::Drives,
+        Part::Networks,
+        Part::Balloon,
+        Part::Vsock,
+        Part::Serial,
+    ] {
+        part.check(&empty, HOST).unwrap();
+    }
+    assert!(matches!(
+        Part::BootSource.check(&empty, HOST),
+        Err(ConfigError::NoBootSource)
+    ));
+    // Less memory than the balloon takes is no machine either.
+    let mut spec = spec();
+    spec.balloon = Some(BalloonSpec {
+        amount_mib: 128,
+        ..BalloonSpec::default()
+    });
+    Part::Machine.check(&spec, HOST).unwrap();
+    spec.machine_config.mem_size_mib = 64;
+    assert!(matches!(
+        Part::Machine.check(&spec, HOST),
+        Err(ConfigError::LargeBalloon { .. })
+    ));
 }

@@ -19,6 +19,8 @@ pub enum Right {
     Write(PathBuf),
     /// Open this device to read and write it, and give it orders (ioctl).
     Device(PathBuf),
+    /// In this folder: remove files.
+    Remove(PathBuf),
     /// In this folder: make sockets, remove them, and connect to them.
     Sockets(PathBuf),
 }
@@ -68,9 +70,17 @@ impl Right {
             Self::Read(path) => (path, AccessFs::ReadFile.into()),
             Self::Write(path) => (path, AccessFs::ReadFile | AccessFs::WriteFile),
             Self::Device(path) => (path, DEVICE),
-            Self::Sockets(folder) if folder.as_os_str().is_empty() => (Path::new("."), SOCKETS),
-            Self::Sockets(folder) => (folder, SOCKETS),
+            Self::Remove(folder) => (named(folder), AccessFs::RemoveFile.into()),
+            Self::Sockets(folder) => (named(folder), SOCKETS),
         }
+    }
+}
+
+/// The folder of a path without one is the current one.
+fn named(folder: &Path) -> &Path {
+    match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
     }
 }
 

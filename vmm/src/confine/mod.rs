@@ -35,4 +35,6 @@ pub struct Confinement {
     pub seccomp: Seccomp,
     /// Rights to files.
     pub landlock: Landlock,
+    /// Those that are kept whatever the machine is.
+    pub rights: Vec<Right>,
 }

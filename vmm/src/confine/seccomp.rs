@@ -85,8 +85,10 @@ impl Seccomp {
             source,
         };
         let rules = Rules::parse(&text).map_err(wrong)?;
-        let [start, main, vcpu, worker] = List::ALL.map(|list| rules.compile(list).map_err(wrong));
-        Ok(Self(Source::File(Arc::new([start?, main?, vcpu?, worker?]))))
+        let [start, main, vcpu, worker, api] = List::ALL.map(|list| rules.compile(list).map_err(wrong));
+        Ok(Self(Source::File(Arc::new([
+            start?, main?, vcpu?, worker?, api?,
+        ]))))
     }
 
     /// No filters: every call is allowed.
@@ -117,5 +119,6 @@ fn built_in(list: List) -> &'static [sock_filter] {
         List::Main => MAIN,
         List::Vcpu => VCPU,
         List::Worker => WORKER,
+        List::Api => API,
     }
 }

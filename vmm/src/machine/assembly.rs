@@ -15,16 +15,18 @@ use secovia_devices::virtio::mmio::MmioTransport;
 use secovia_devices::vmgenid::VmGenId;
 use vm_memory::GuestAddress;
 
+use super::console;
 use super::error::MachineError;
-use super::inventory::{self, Item};
+use super::inventory::{self, Control, Item, Opened};
 use crate::acpi;
 #[cfg(feature = "back-door")]
 use crate::back_door::BackDoor;
 use crate::boot::{self, Entry};
 use crate::config::VmConfig;
-use crate::confine::Landlock;
+use crate::confine::{Landlock, Right};
 use crate::cpuid::{self, Shown};
 use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
+use crate::memory::Pages;
 use crate::vcpu::entry;
 use crate::vcpu::thread::Buses;
 use crate::{layout, memory};
@@ -37,6 +39,31 @@ pub(super) struct Assembly {
     pub(super) serial: Arc<Mutex<Serial>>,
     pub(super) events: Arc<Mutex<Ged>>,
     pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    /// The machine's ends of the devices behind the transports, in their order.
+    pub(super) controls: Vec<Control>,
+}
+
+/// What a configuration names on the host, open. A configuration that is wrong about the host fails here, where nothing is
+/// lost and another can be tried.
+pub(super) struct Parts {
+    config: VmConfig,
+    rights: Vec<Right>,
+    devices: Vec<Opened>,
+    console: Box<dyn Write + Send>,
+}
+
+impl Parts {
+    /// Opens them. A console on standard output that is a file holds `console_limit` bytes.
+    pub(super) fn open(mut config: VmConfig, console_limit: Option<u64>) -> Result<Self, MachineError> {
+        let inventory = inventory::list(&mut config);
+        let devices = inventory.iter().map(Item::open).collect::<Result<_, _>>()?;
+        Ok(Self {
+            rights: inventory.iter().filter_map(Item::rights).collect(),
+            devices,
+            console: console::output(config.console.as_deref(), console_limit)?,
+            config,
+        })
+    }
 }
 
 /// Those of the fixed devices that the event loop drives.
@@ -45,19 +72,28 @@ struct Driven {
     events: Arc<Mutex<Ged>>,
 }
 
-/// Gives up all rights to files but those of `config`, and builds the machine that it describes, with its kernel loaded and its first vCPU at the kernel's entry.
+/// Gives up all rights to files but those of the configuration, and builds the machine that it describes, with its kernel
+/// loaded and its first vCPU at the kernel's entry.
 pub(super) fn boot(
     questions: Result<Questions, KvmError>,
-    mut config: VmConfig,
+    parts: Parts,
     landlock: Landlock,
-    console: Box<dyn Write + Send>,
+    kept: Vec<Right>,
 ) -> Result<Assembly, MachineError> {
-    // What the configuration may be wrong about comes first, before anything is made.
-    let inventory = inventory::list(&mut config);
-    landlock.restrict(inventory.iter().filter_map(Item::rights))?;
-    let devices = inventory.iter().map(Item::open).collect::<Result<Vec<_>, _>>()?;
+    let Parts {
+        config,
+        rights,
+        devices,
+        console,
+    } = parts;
+    landlock.restrict(rights.into_iter().chain(kept))?;
 
-    let memory = memory::create(config.memory)?;
+    let pages = if config.huge_pages {
+        Pages::Huge
+    } else {
+        Pages::Any
+    };
+    let memory = memory::create(config.memory, pages)?;
     let slots: Vec<_> = (0..devices.len()).map(inventory::slot).collect();
     let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots)?;
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;
@@ -85,11 +121,13 @@ pub(super) fn boot(
         Arc::new(Mutex::new(BackDoor::new(memory.clone()))),
     )?;
     let mut transports = Vec::with_capacity(devices.len());
-    for (device, slot) in devices.into_iter().zip(slots) {
+    let mut controls = Vec::with_capacity(devices.len());
+    for (Opened { device, control }, slot) in devices.into_iter().zip(slots) {
         let transport = MmioTransport::new(device, memory.clone(), board.pin(slot.pin)).map_err(assembly)?;
         let transport = Arc::new(Mutex::new(transport));
         board.memory("virtio", slot.address, layout::VIRTIO_SIZE, transport.clone())?;
         transports.push(transport);
+        controls.push(control);
     }
 
     entry::write_tables(&memory, entry).map_err(assembly)?;
@@ -106,6 +144,7 @@ pub(super) fn boot(
         serial,
         events,
         transports,
+        controls,
     })
 }
 

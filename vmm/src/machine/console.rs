@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
@@ -18,18 +20,36 @@ const CHUNK: usize = 64;
 /// How long a vCPU waits for a reader of the console that does not keep up, before bytes are lost.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Standard output for the guest's console. A file has no reader who empties it: it holds `limit` bytes, where that is
-/// given.
-pub(super) fn output(limit: Option<u64>) -> Result<Box<dyn Write + Send>, MachineError> {
+/// Where the guest's console goes: `path`, or standard output. A file has no reader who empties it: it holds `limit` bytes,
+/// where that is given.
+pub(super) fn output(path: Option<&Path>, limit: Option<u64>) -> Result<Box<dyn Write + Send>, MachineError> {
     let open = || {
-        let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let output = match path {
+            // A FIFO that nobody reads yet would otherwise make this wait.
+            Some(path) => File::options()
+                .append(true)
+                .read(true)
+                .create(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(path)?,
+            None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+        };
         let bounded = limit.filter(|_| output.metadata().is_ok_and(|metadata| metadata.is_file()));
         Ok::<Box<dyn Write + Send>, io::Error>(match bounded {
             Some(limit) => Box::new(BoundedFile::new(output, limit)?),
             None => Box::new(PatientWriter::new(output, PATIENCE)),
         })
     };
-    open().map_err(MachineError::host("take standard output for the console"))
+    open().map_err(|source| match path {
+        Some(path) => MachineError::Device {
+            field: "serial.serial_out_path".into(),
+            reason: format!(
+                "{}: {source}; give a file or FIFO that can be written",
+                path.display()
+            ),
+        },
+        None => MachineError::host("take standard output for the console")(source),
+    })
 }
 
 /// The console's input. While the guest does not read, standard input is not watched: whoever types waits.

@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use secovia_devices::ged::{Ged, GedEvent};
 use secovia_devices::serial::Serial;
 use secovia_devices::virtio::mmio::MmioTransport;
 use secovia_vmm_api::Exit;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::console::Console;
+use super::crew::{Crew, Still};
 use super::ending::FirstEnding;
 use super::error::MachineError;
 use super::life::{Action, Event, Life};
+use crate::api::Office;
 
 /// A handful of sources, each at most once in a round.
 const ROUND: usize = 32;
@@ -36,20 +37,21 @@ pub(super) fn block_signals() -> io::Result<SignalFd> {
 }
 
 /// The loop, with everything in it.
-pub(super) struct EventLoop {
+pub(super) struct EventLoop<'a> {
     manager: EventManager<Source>,
-    desk: Desk,
+    desk: Desk<'a>,
 }
 
 /// What the sources bring, until the loop takes it up.
 type Inbox = Rc<RefCell<Vec<Event>>>;
 
 /// What the loop acts on.
-struct Desk {
+struct Desk<'a> {
     life: Life,
     grace: Duration,
     inbox: Inbox,
-    events: Arc<Mutex<Ged>>,
+    crew: Crew<'a>,
+    office: Option<Office>,
 }
 
 /// One descriptor that the loop watches.
@@ -62,6 +64,8 @@ enum Source {
     Console(Console),
     /// A device's side towards the host.
     Device(Device),
+    /// The API's requests. They are not taken here: the loop looks for some in each round.
+    Requests(RawFd),
 }
 
 /// A device, and what makes the loop look at it again.
@@ -69,21 +73,27 @@ struct Device {
     transport: Arc<Mutex<MmioTransport>>,
     fds: Vec<RawFd>,
     again: EventFd,
+    still: Still,
 }
 
 impl Device {
-    fn new(transport: &Arc<Mutex<MmioTransport>>) -> io::Result<Self> {
+    fn new(transport: &Arc<Mutex<MmioTransport>>, still: Still) -> io::Result<Self> {
         let locked = transport.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Self {
             fds: locked.host_fds().collect(),
             again: locked.again()?,
             transport: transport.clone(),
+            still,
         })
     }
 
     /// Never waits for the lock, which the vCPUs of a hostile guest can hold nearly all the time: the loop comes back
     /// for it, after it has looked at signals and everything else.
     fn process(&self) {
+        if self.still.get() {
+            // Whoever lets the machine go on has all devices called.
+            return;
+        }
         let mut transport = match self.transport.try_lock() {
             Ok(transport) => transport,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -98,14 +108,15 @@ impl Device {
     }
 }
 
-impl EventLoop {
+impl<'a> EventLoop<'a> {
     /// A loop over all sources.
     pub(super) fn new(
         ending: Arc<FirstEnding>,
         signals: SignalFd,
         serial: Arc<Mutex<Serial>>,
-        events: Arc<Mutex<Ged>>,
         transports: &[Arc<Mutex<MmioTransport>>],
+        crew: Crew<'a>,
+        office: Option<Office>,
         grace: Duration,
     ) -> Result<Self, MachineError> {
         let mut manager = EventManager::new_with_capacity(ROUND).map_err(|error| {
@@ -116,14 +127,19 @@ impl EventLoop {
         manager.add_subscriber(Source::Signals(signals, inbox.clone()));
         manager.add_subscriber(Source::Console(Console::new(serial)));
         for transport in transports {
-            let device = Device::new(transport).map_err(MachineError::host("watch a device"))?;
+            let device =
+                Device::new(transport, crew.still()).map_err(MachineError::host("watch a device"))?;
             manager.add_subscriber(Source::Device(device));
+        }
+        if let Some(office) = &office {
+            manager.add_subscriber(Source::Requests(office.requests.as_raw_fd()));
         }
         let desk = Desk {
             life: Life::Running,
             grace,
             inbox,
-            events,
+            crew,
+            office,
         };
         Ok(Self { manager, desk })
     }
@@ -153,9 +169,12 @@ impl EventLoop {
     }
 }
 
-impl Desk {
-    /// Takes up what the sources brought, and the time.
+impl Desk<'_> {
+    /// Takes up what the sources brought, the API's requests, and the time.
     fn act(&mut self) {
+        if let Some(office) = &mut self.office {
+            while office.serve_next(&mut self.crew) {}
+        }
         let events = self.inbox.take();
         for event in events.into_iter().chain([Event::Time]) {
             let life = std::mem::replace(&mut self.life, Life::Running);
@@ -165,8 +184,7 @@ impl Desk {
                 Action::None => {}
                 Action::PressButton => {
                     log::info!("asked to end: power button pressed");
-                    let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(error) = events.notify(GedEvent::PowerButton) {
+                    if let Err(error) = self.crew.press_button() {
                         log::warn!("press the power button: {error}");
                     }
                 }
@@ -181,6 +199,7 @@ impl MutEventSubscriber for Source {
             Self::Ending(ending, _) => watch(ops, ending.as_raw_fd(), EventSet::IN, "the guest's end"),
             Self::Signals(signals, _) => watch(ops, signals.as_raw_fd(), EventSet::IN, "signals"),
             Self::Console(_) => watch(ops, io::stdin().as_raw_fd(), EventSet::IN, "standard input"),
+            Self::Requests(bell) => watch(ops, *bell, EventSet::IN, "requests"),
             Self::Device(device) => {
                 for fd in &device.fds {
                     watch(ops, *fd, EventSet::IN | EventSet::EDGE_TRIGGERED, "a device");
@@ -201,6 +220,7 @@ impl MutEventSubscriber for Source {
             }
             Self::Console(console) => console.process(events.fd(), ops),
             Self::Device(device) => device.process(),
+            Self::Requests(_) => {}
         }
     }
 }

@@ -4,10 +4,10 @@ use std::mem;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use secovia_devices::limiter::LimiterConfig;
-use secovia_devices::virtio::balloon::{Balloon, BalloonConfig};
-use secovia_devices::virtio::block::{Block, BlockConfig};
+use secovia_devices::virtio::balloon::{Balloon, BalloonConfig, BalloonHandle};
+use secovia_devices::virtio::block::{Block, BlockConfig, BlockHandle};
 use secovia_devices::virtio::device::VirtioDevice;
-use secovia_devices::virtio::net::{Net, NetConfig};
+use secovia_devices::virtio::net::{Net, NetConfig, NetHandle};
 use secovia_devices::virtio::rng::Rng;
 use secovia_devices::virtio::vsock::Vsock;
 
@@ -17,6 +17,27 @@ use crate::config::{VmConfig, VsockConfig};
 use crate::confine::Right;
 use crate::layout;
 use crate::memory::GiveBack;
+
+/// A device, open, and what the machine keeps of it.
+pub(super) struct Opened {
+    pub(super) device: Box<dyn VirtioDevice>,
+    pub(super) control: Control,
+}
+
+/// The machine's end of a device: what can be changed while it works, and what it counts.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// A disk, with its name.
+    Disk(String, BlockHandle),
+    /// A network interface, with its name.
+    Network(String, NetHandle),
+    /// The balloon.
+    Balloon(BalloonHandle),
+    /// The socket device.
+    Vsock,
+    /// The entropy device.
+    Entropy,
+}
 
 /// One virtio device, as configured.
 #[derive(Debug)]
@@ -67,36 +88,51 @@ impl Item {
     }
 
     /// Opens what the device stands on in the host.
-    pub(super) fn open(&self) -> Result<Box<dyn VirtioDevice>, MachineError> {
+    pub(super) fn open(&self) -> Result<Opened, MachineError> {
         match self {
             Self::Disk(config) => match Block::open(config) {
-                Ok(block) => Ok(Box::new(block)),
+                Ok(block) => {
+                    let control = Control::Disk(config.id.clone(), block.handle());
+                    Ok(control.of(block))
+                }
                 Err(error) => Err(device(format!("drives.{}.path_on_host", config.id), &error)),
             },
             Self::Vsock(config) => match Vsock::new(config.cid, &config.path) {
                 Ok(vsock) => {
                     allow_descriptors();
-                    Ok(Box::new(vsock))
+                    Ok(Control::Vsock.of(vsock))
                 }
                 Err(error) => Err(device("vsock.uds_path".into(), &error)),
             },
             Self::Network(config) => match Net::open(config) {
-                Ok(net) => Ok(Box::new(net)),
+                Ok(net) => {
+                    let control = Control::Network(config.id.clone(), net.handle());
+                    Ok(control.of(net))
+                }
                 Err(error) => Err(device(
                     format!("network-interfaces.{}.host_dev_name", config.id),
                     &error,
                 )),
             },
             Self::Balloon(config) => match Balloon::new(config, Box::new(GiveBack)) {
-                Ok(balloon) => Ok(Box::new(balloon)),
+                Ok(balloon) => Ok(Control::Balloon(balloon.handle()).of(balloon)),
                 Err(error) => Err(MachineError::host("make a timer and an event for the balloon")(
                     error,
                 )),
             },
             Self::Entropy(limit) => match Rng::new(limit) {
-                Ok(rng) => Ok(Box::new(rng)),
+                Ok(rng) => Ok(Control::Entropy.of(rng)),
                 Err(error) => Err(MachineError::host("make a timer for the entropy device")(error)),
             },
+        }
+    }
+}
+
+impl Control {
+    fn of(self, device: impl VirtioDevice + 'static) -> Opened {
+        Opened {
+            device: Box::new(device),
+            control: self,
         }
     }
 }

@@ -1,89 +1,84 @@
-//! One machine: put together (`assembly`), run, and brought to its end (`events`, `life`).
+//! One machine: waited for (`waiting`), put together (`assembly`), run, changed (`crew`), and brought to its end (`events`,
+//! `life`).
 
 mod assembly;
 mod console;
+mod crew;
 mod ending;
 mod error;
 mod events;
 mod inventory;
 mod life;
+mod start;
 mod terminal;
-
-use std::sync::Arc;
-use std::time::Duration;
+mod waiting;
 
 use nix::sys::signalfd::SignalFd;
 use secovia_seccomp::List;
 use secovia_vmm_api::Exit;
 
+use crate::api::Office;
 use crate::config::VmConfig;
-use crate::confine::Confinement;
-use crate::kvm::{self, KvmError, Questions};
-use crate::vcpu::thread::{Listener, Threads};
 
 pub use error::MachineError;
+pub use start::{Prelude, Settings};
 
-use self::assembly::Assembly;
-use self::ending::FirstEnding;
+use self::assembly::Parts;
+use self::crew::Crew;
 use self::events::EventLoop;
+use self::start::{Started, start};
+use self::waiting::Waited;
 
-/// What can be begun before it is known which machine it will be.
-pub struct Prelude {
-    signals: SignalFd,
-    questions: Result<Questions, KvmError>,
-    confinement: Confinement,
-}
+/// The signals that ask the process to end, blocked and readable.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
 
-impl Prelude {
-    /// Blocks SIGTERM, SIGINT and SIGHUP for the process, and asks KVM for what takes it long.
-    ///
-    /// The calling thread is under the filter `start` already.
-    pub fn start(confinement: Confinement) -> Result<Self, MachineError> {
-        // Before any other thread exists, so that none of them ever takes these signals.
-        let signals = events::block_signals().map_err(MachineError::host("watch for signals"))?;
-        let questions = Questions::ask(&confinement.seccomp);
-        Ok(Self {
-            signals,
-            questions,
-            confinement,
-        })
+impl Signals {
+    /// Blocks SIGTERM, SIGINT and SIGHUP for the process; to be called before it has a second thread, so that none ever
+    /// takes them.
+    pub fn block() -> Result<Self, MachineError> {
+        events::block_signals()
+            .map(Self)
+            .map_err(MachineError::host("watch for signals"))
     }
 }
 
-/// Runs the machine to its end. `grace` is what the guest gets to power off after SIGTERM.
+/// Runs a machine to its end: the one that `config` describes, or, where there is none, the one that the API asks for.
 ///
-/// Takes standard input and output for the serial console. Where that is a file, it holds at most `console_limit` bytes of
-/// what the guest writes.
+/// Takes standard input for the serial console, and standard output where the console goes nowhere else.
 pub fn run(
+    signals: Signals,
     prelude: Prelude,
-    config: VmConfig,
-    grace: Duration,
-    console_limit: Option<u64>,
+    config: Option<VmConfig>,
+    settings: Settings,
+    mut office: Option<Office>,
 ) -> Result<Exit, MachineError> {
-    let Prelude {
-        signals,
-        questions,
-        confinement: Confinement { seccomp, landlock },
-    } = prelude;
-    kvm::install_kick_handler()?;
-    let terminal = terminal::RawMode::enter();
-
-    let Assembly {
+    let Signals(signals) = signals;
+    let started = match (config, &mut office) {
+        (Some(config), _) => start(prelude, Parts::open(config, settings.console_limit)?)?,
+        (None, Some(office)) => match waiting::wait(prelude, settings, &signals, office)? {
+            Waited::Started(started) => *started,
+            Waited::Ended => return Ok(Exit::GuestShutdown),
+        },
+        (None, None) => return Err(MachineError::Assembly("nothing says which machine".into())),
+    };
+    let Started {
         vm,
-        vcpus,
         buses,
         serial,
         events,
         transports,
-    } = assembly::boot(questions, config, landlock, console::output(console_limit)?)?;
-    let ending = FirstEnding::new().map_err(MachineError::host("make the event that ends the machine"))?;
-    let listener: Arc<dyn Listener> = ending.clone();
-
-    let threads = Threads::start(vcpus, &buses, &listener, &seccomp)
-        .map_err(MachineError::host("start vCPU threads"))?;
+        controls,
+        ending,
+        threads,
+        seccomp,
+        terminal,
+    } = started;
 
     // The guest runs while the event loop is set up; what happens meanwhile waits in descriptors.
-    let outcome = EventLoop::new(ending, signals, serial, events, &transports, grace).and_then(|events| {
+    let crew = Crew::new(&threads, events, controls, &transports);
+    let outcome = crew.and_then(|crew| {
+        let events = EventLoop::new(ending, signals, serial, &transports, crew, office, settings.grace)?;
         // Everything is open and every thread started.
         seccomp.enter(List::Main)?;
         events.run()

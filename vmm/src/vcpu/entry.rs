@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_first_gigabyte_is_mapped_one_to_one() {
-        let memory = crate::memory::create(64 << 20).unwrap();
+        let memory = crate::memory::create(64 << 20, crate::memory::Pages::Huge).unwrap();
         write_tables(&memory, Entry::Long { address: 0 }).unwrap();
         let read = |address| memory.read_obj::<u64>(GuestAddress(address)).unwrap();
         let middle = read(layout::PAGE_TABLES) & !0xfff;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use secovia_devices::bus::{Bus, Effect};
 use secovia_seccomp::List;
@@ -14,6 +15,9 @@ use crate::kvm::{Stop, Vcpu, VcpuExit};
 
 /// Enough for the deepest device; the pages that are not touched cost nothing.
 const STACK: usize = 256 << 10;
+
+/// How long a vCPU may take to hold still: the longest request of a disk, not the longest of a broken one.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the guest ended, as a vCPU saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,40 +45,66 @@ pub trait Listener: Send + Sync {
     fn ended(&self, ending: Ending);
 }
 
-/// What the machine wants, for all of its vCPUs.
+/// What the machine wants, for all of its vCPUs, and how far they are with it.
 #[derive(Debug)]
 pub struct Control {
-    request: Mutex<Request>,
+    wanted: Mutex<Wanted>,
     changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    request: Request,
+    /// vCPUs that hold still, or have come to their end.
+    still: usize,
 }
 
 impl Control {
     /// Starts out with `request`.
     pub fn new(request: Request) -> Self {
         Self {
-            request: Mutex::new(request),
+            wanted: Mutex::new(Wanted { request, still: 0 }),
             changed: Condvar::new(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Request> {
-        // A plain value: nothing can be half-done.
-        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        // Plain values: nothing can be half-done.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> Request {
-        *self.lock()
+        self.lock().request
     }
 
-    fn wait_while(&self, request: Request) -> Request {
-        *self
+    /// Holds still until something else is wanted.
+    fn pause(&self) {
+        let mut wanted = self.lock();
+        wanted.still += 1;
+        self.changed.notify_all();
+        let mut wanted = self
             .changed
-            .wait_while(self.lock(), |now| *now == request)
-            .unwrap_or_else(PoisonError::into_inner)
+            .wait_while(wanted, |wanted| wanted.request == Request::Pause)
+            .unwrap_or_else(PoisonError::into_inner);
+        wanted.still -= 1;
+    }
+
+    /// A vCPU has come to its end.
+    fn end(&self) {
+        self.lock().still += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many hold still; says whether they do.
+    fn wait_still(&self, count: usize, patience: Duration) -> bool {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), patience, |wanted| wanted.still < count);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     fn set(&self, request: Request) {
-        *self.lock() = request;
+        self.lock().request = request;
         self.changed.notify_all();
     }
 }
@@ -124,6 +154,22 @@ impl Threads {
         }
     }
 
+    /// Has all vCPUs hold still: when this returns true, none of them executes the guest or serves a device. One that is
+    /// still busy after [`PATIENCE`] has them all go on.
+    pub fn pause(&self) -> bool {
+        self.request(Request::Pause);
+        let still = self.control.wait_still(self.handles.len(), PATIENCE);
+        if !still {
+            self.resume();
+        }
+        still
+    }
+
+    /// Has all vCPUs go on.
+    pub fn resume(&self) {
+        self.control.set(Request::Run);
+    }
+
     /// Ends all vCPUs and waits for them.
     pub fn finish(mut self) {
         self.request(Request::Finish);
@@ -150,10 +196,16 @@ fn live(vcpu: &mut Vcpu, control: &Control, buses: &Buses, listener: &dyn Listen
                     RunState::Finished
                 }
             },
-            RunState::Paused => state.on_request(control.wait_while(Request::Pause)),
+            RunState::Paused => {
+                control.pause();
+                // Kicks of before are answered by having held still; and as above.
+                vcpu.clear_kick();
+                state.on_request(control.current())
+            }
             RunState::Finished => break,
         }
     }
+    control.end();
 }
 
 /// Runs the guest until it ends, or until the thread is interrupted (`None`).

@@ -1,6 +1,8 @@
 //! A machine for a test: its files in a folder of their own, and the VMM's process.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub(crate) mod api;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -146,6 +148,43 @@ impl Machine {
 
     fn start_text_to(&self, config: &str, output: Stdio) -> Running {
         self.start_as(Command::new(vmm()), config, Stdio::piped(), output)
+    }
+
+    /// The API's socket, where there is one.
+    pub(crate) fn api_socket(&self) -> PathBuf {
+        self.folder.join("api.sock")
+    }
+
+    /// Starts the VMM with its API, and nothing that says which machine it is to be.
+    pub(crate) fn start_empty(&self) -> (Running, api::Api) {
+        self.start_with_api(&[])
+    }
+
+    /// Starts the VMM with its API and the configuration file.
+    pub(crate) fn start_served(&self) -> (Running, api::Api) {
+        let file = self.folder.join("vm.json");
+        fs::write(&file, self.spec.to_string()).unwrap();
+        self.start_with_api(&["--config-file".into(), file.display().to_string()])
+    }
+
+    fn start_with_api(&self, words: &[String]) -> (Running, api::Api) {
+        let started = Instant::now();
+        let child = Command::new(vmm())
+            .arg("--api-sock")
+            .arg(self.api_socket())
+            .args(words)
+            .args(&self.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let running = Running {
+            child,
+            started,
+            seen: Vec::new(),
+        };
+        (running, api::Api::at(&self.api_socket()))
     }
 
     fn start_as(&self, mut program: Command, config: &str, input: Stdio, output: Stdio) -> Running {

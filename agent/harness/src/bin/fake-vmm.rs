@@ -87,7 +87,8 @@ type Outcome = Result<u8, Box<dyn std::error::Error>>;
 
 fn machine(program: &str, config: &str) -> Outcome {
     let spec: VmSpec = serde_json::from_slice(&fs::read(config)?)?;
-    let kernel = fs::read_to_string(&spec.boot_source.kernel_image_path)?;
+    let boot = spec.boot_source.ok_or("boot-source: missing")?;
+    let kernel = fs::read_to_string(&boot.kernel_image_path)?;
     println!("console of a machine with the kernel {kernel:?}");
     match kernel.trim().split_once(' ') {
         Some(("exit", status)) => {

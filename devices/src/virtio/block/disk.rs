@@ -28,29 +28,8 @@ impl Disk {
     /// Opens the disk of `config`, and locks it.
     pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
         let path = config.path.clone();
-        let open = |source| BlockError::Open {
-            path: path.clone(),
-            source,
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!config.read_only)
-            // A FIFO would otherwise wait for its other end. Files and disks do not care.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .map_err(open)?;
-        let metadata = file.metadata().map_err(open)?;
-        let size = if metadata.is_file() {
-            metadata.len()
-        } else if metadata.file_type().is_block_device() {
-            file.seek(SeekFrom::End(0)).map_err(open)?
-        } else {
-            return Err(BlockError::Kind { path });
-        };
+        let (file, size) = look(config)?;
         let sectors = size / SECTOR;
-        if sectors == 0 {
-            return Err(BlockError::Size { path, size });
-        }
         let locked = if config.read_only {
             file.try_lock_shared()
         } else {
@@ -81,8 +60,17 @@ impl Disk {
         })
     }
 
+    /// How many sectors the disk of `config` has now; it is not locked.
+    pub fn measure(config: &BlockConfig) -> Result<u64, BlockError> {
+        look(config).map(|(_, size)| size / SECTOR)
+    }
+
     pub(super) fn sectors(&self) -> u64 {
         self.sectors
+    }
+
+    pub(super) fn resize(&mut self, sectors: u64) {
+        self.sectors = sectors;
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -187,6 +175,34 @@ impl Disk {
         }
         fallocate(&self.file, mode, true, range.offset, range.len).map_err(io::Error::from)
     }
+}
+
+/// Opens the file of `config`, whose size is a sector or more, and says how many bytes it has.
+fn look(config: &BlockConfig) -> Result<(File, u64), BlockError> {
+    let path = config.path.clone();
+    let open = |source| BlockError::Open {
+        path: path.clone(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(!config.read_only)
+        // A FIFO would otherwise wait for its other end. Files and disks do not care.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .map_err(open)?;
+    let metadata = file.metadata().map_err(open)?;
+    let size = if metadata.is_file() {
+        metadata.len()
+    } else if metadata.file_type().is_block_device() {
+        file.seek(SeekFrom::End(0)).map_err(open)?
+    } else {
+        return Err(BlockError::Kind { path });
+    };
+    if size < SECTOR {
+        return Err(BlockError::Size { path, size });
+    }
+    Ok((file, size))
 }
 
 fn unsupported(error: &io::Error) -> bool {

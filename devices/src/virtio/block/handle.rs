@@ -1,12 +1,34 @@
 //! The machine's end of a disk.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::BlockCounters;
 use super::disk::Disk;
 use crate::limiter::LimitHandle;
 use crate::published::Published;
+
+/// What happened on a disk since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockCounters {
+    /// Bytes read by the guest.
+    pub read_bytes: u64,
+    /// Bytes written by the guest.
+    pub written_bytes: u64,
+    /// Requests that were answered with success.
+    pub served: u64,
+    /// Requests that were answered with an error or as not supported.
+    pub failed: u64,
+    /// Those of them that the host failed.
+    pub host_errors: u64,
+    /// Requests that read.
+    pub reads: u64,
+    /// Requests that write.
+    pub writes: u64,
+    /// Requests for a flush.
+    pub flushes: u64,
+    /// How often a limit held a request back.
+    pub limited: u64,
+}
 
 /// By which the machine changes a disk while the guest uses it. Any thread may use it; the device takes a change over
 /// in its next call, for which the machine asks by `MmioTransport::again`. Copies are one handle.
@@ -20,7 +42,16 @@ pub(super) struct Shared {
     pub(super) counters: Published<BlockCounters>,
     /// So that a device without changes takes no lock.
     waiting: AtomicBool,
-    disk: Mutex<Option<Disk>>,
+    change: Mutex<Option<Change>>,
+}
+
+/// What becomes of the disk.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Another takes its place.
+    Other(Disk),
+    /// It has so many sectors now.
+    Size(u64),
 }
 
 impl BlockHandle {
@@ -29,7 +60,7 @@ impl BlockHandle {
             limit,
             counters: Published::default(),
             waiting: AtomicBool::new(false),
-            disk: Mutex::new(None),
+            change: Mutex::new(None),
         }))
     }
 
@@ -50,24 +81,40 @@ impl BlockHandle {
     /// Gives the guest another disk in the place of this one, opened with the same settings; the guest is told that its
     /// size has changed. Requests that wait are served from the new one.
     pub fn replace(&self, disk: Disk) {
-        let old = self.0.lock().replace(disk);
+        self.change(Change::Other(disk));
+    }
+
+    /// The disk has become longer or shorter: the guest is told that it has so many sectors of 512 bytes now.
+    pub fn resize(&self, sectors: u64) {
+        self.change(Change::Size(sectors));
+    }
+
+    fn change(&self, change: Change) {
+        let mut waiting = self.0.lock();
+        let change = match (waiting.take(), change) {
+            // One that the device has not taken over yet.
+            (Some(Change::Other(mut disk)), Change::Size(sectors)) => {
+                disk.resize(sectors);
+                Change::Other(disk)
+            }
+            (_, change) => change,
+        };
+        *waiting = Some(change);
         self.0.waiting.store(true, Ordering::Release);
-        // One that the device never took over.
-        drop(old);
     }
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Disk>> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Change>> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take_disk(&self) -> Option<Disk> {
+    pub(super) fn take_change(&self) -> Option<Change> {
         if !self.waiting.load(Ordering::Acquire) {
             return None;
         }
-        let mut disk = self.lock();
+        let mut change = self.lock();
         self.waiting.store(false, Ordering::Relaxed);
-        disk.take()
+        change.take()
     }
 }

@@ -44,10 +44,10 @@ impl Files {
     /// Writes a configuration with these paths.
     fn configure(&self, name: &str, kernel: PathBuf, disk: PathBuf) -> Result<PathBuf, Error> {
         let spec = VmSpec {
-            boot_source: BootSourceSpec {
+            boot_source: Some(BootSourceSpec {
                 kernel_image_path: kernel,
                 ..BootSourceSpec::default()
-            },
+            }),
             drives: vec![DriveSpec {
                 drive_id: "disk".into(),
                 path_on_host: disk,
@@ -56,7 +56,7 @@ impl Files {
             machine_config: MachineSpec {
                 vcpu_count: 1,
                 mem_size_mib: MEMORY_MIB,
-                smt: false,
+                ..MachineSpec::default()
             },
             ..VmSpec::default()
         };

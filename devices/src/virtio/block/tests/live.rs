@@ -58,6 +58,12 @@ fn the_guest_is_told_of_another_disk_and_reads_it() {
     assert_eq!(driver.read(capacity), 8);
     assert_eq!(request(&mut driver, IN, 7, &[(DATA, 512, true)]).0, OK);
     assert_eq!(driver.get(DATA, 1), [7]);
+    // It may grow, too.
+    std::fs::write(second.as_path(), [9; 16 * 512]).unwrap();
+    handle.resize(Disk::measure(&config(&second)).unwrap());
+    driver.transport.handle_host();
+    assert_eq!(driver.read(capacity), 16);
+    assert_eq!(request(&mut driver, IN, 15, &[(DATA, 512, true)]).0, OK);
     // The old one is nobody's any more.
     assert!(Disk::open(&config(&first)).is_ok());
 }

@@ -1,0 +1,340 @@
+//! The machine as it was asked for, and what follows from one request more. A plain value with plain functions.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secovia_devices::limiter::LimiterConfig;
+use secovia_vmm_api::{
+    ActionType, BalloonSpec, DrivePatch, InstanceInfo, InstanceState, LoggerSpec, MachinePatch,
+    NetworkInterfacePatch, RateLimiterSpec, VersionInfo, VmSpec, VmState,
+};
+use serde::Serialize;
+
+use super::reply::{Refusal, Reply, ToOpen};
+use super::request::{NewDisk, Request, Season};
+use crate::config::{self, Part, VmConfig};
+
+/// The machine as it was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its name.
+    pub id: String,
+    /// What it does.
+    pub state: InstanceState,
+    /// All that was said about it.
+    pub spec: VmSpec,
+    /// The host's memory in bytes.
+    pub host_memory: u64,
+}
+
+/// What has to be done for a request.
+#[derive(Debug)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Start the machine that the specification describes.
+    Start(Box<VmSpec>),
+    /// Hold it still.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Press the power button.
+    PressButton,
+    /// Write a line of metrics.
+    FlushMetrics,
+    /// Change the log.
+    Log(LoggerSpec),
+    /// Write metrics to this file.
+    Metrics(PathBuf),
+    /// Change a drive.
+    Drive {
+        /// Its name.
+        id: String,
+        /// Its limits.
+        limit: Option<LimiterConfig>,
+        /// Its disk.
+        disk: Option<NewDisk>,
+    },
+    /// Change an interface's limits.
+    Network {
+        /// Its name.
+        id: String,
+        /// What the guest may receive.
+        rx: Option<LimiterConfig>,
+        /// What the guest may send.
+        tx: Option<LimiterConfig>,
+    },
+    /// Set the balloon's target, in MiB.
+    BalloonTarget(u32),
+    /// Ask for statistics so often.
+    BalloonInterval(Duration),
+    /// Report what the guest says of its memory.
+    BalloonStatistics,
+}
+
+/// What follows from a request.
+#[derive(Debug)]
+pub struct Plan {
+    /// What has to be done.
+    pub effect: Effect,
+    /// The machine once it is done.
+    pub next: Option<Model>,
+    /// The answer then, where the effect brings none of its own.
+    pub reply: Reply,
+}
+
+impl Plan {
+    fn tell(value: &impl Serialize) -> Result<Self, Refusal> {
+        let text = serde_json::to_string(value).map_err(|error| Refusal::Failed(error.to_string()))?;
+        Ok(Self {
+            effect: Effect::None,
+            next: None,
+            reply: Reply::Json(text),
+        })
+    }
+
+    fn act(effect: Effect) -> Self {
+        Self {
+            effect,
+            next: None,
+            reply: Reply::Done,
+        }
+    }
+
+    fn then(self, next: Model) -> Self {
+        Self {
+            next: Some(next),
+            ..self
+        }
+    }
+}
+
+impl Model {
+    /// A machine of which nothing is known yet, or all that a file said.
+    pub fn new(id: String, spec: VmSpec, host_memory: u64) -> Self {
+        Self {
+            id,
+            state: InstanceState::NotStarted,
+            spec,
+            host_memory,
+        }
+    }
+
+    /// What follows from `request`; nothing is changed.
+    pub fn plan(&self, request: Request) -> Result<Plan, Refusal> {
+        match (request.season(), self.state) {
+            (Season::Always, _)
+            | (Season::BeforeStart, InstanceState::NotStarted)
+            | (Season::AfterStart, InstanceState::Running | InstanceState::Paused) => {}
+            (Season::BeforeStart | Season::AfterStart, state) => return Err(Refusal::season(state)),
+        }
+        match request {
+            Request::GetInfo => Plan::tell(&InstanceInfo {
+                app_name: "Secovia".into(),
+                id: self.id.clone(),
+                state: self.state,
+                vmm_version: env!("CARGO_PKG_VERSION").into(),
+            }),
+            Request::GetVersion => Plan::tell(&VersionInfo {
+                firecracker_version: env!("CARGO_PKG_VERSION").into(),
+            }),
+            Request::GetConfig => Plan::tell(&self.spec),
+            Request::GetMachine => Plan::tell(&self.spec.machine_config),
+            Request::GetBalloon => Plan::tell(self.balloon()?),
+            Request::GetBalloonStatistics => {
+                self.statistics()?;
+                Ok(Plan::act(Effect::BalloonStatistics))
+            }
+            Request::Action(ActionType::InstanceStart) => {
+                Ok(Plan::act(Effect::Start(self.spec.clone().into()))
+                    .then(self.with_state(InstanceState::Running)))
+            }
+            Request::Action(ActionType::SendCtrlAltDel) => Ok(Plan::act(Effect::PressButton)),
+            Request::Action(ActionType::FlushMetrics) => Ok(Plan::act(Effect::FlushMetrics)),
+            Request::PutBootSource(source) => {
+                self.part(Part::BootSource, |spec| spec.boot_source = Some(source))
+            }
+            Request::PutMachine(machine) => self.part(Part::Machine, |spec| spec.machine_config = machine),
+            Request::PatchMachine(patch) => self.patch_machine(patch),
+            Request::PutDrive(drive) => self.part(Part::Drives, |spec| {
+                put(&mut spec.drives, drive, |drive| &drive.drive_id);
+            }),
+            Request::PutNetwork(network) => self.part(Part::Networks, |spec| {
+                put(&mut spec.network_interfaces, network, |network| &network.iface_id);
+            }),
+            Request::PutVsock(vsock) => self.part(Part::Vsock, |spec| spec.vsock = Some(vsock)),
+            Request::PutEntropy(entropy) => self.part(Part::Entropy, |spec| spec.entropy = Some(entropy)),
+            Request::PutSerial(serial) => self.part(Part::Serial, |spec| spec.serial = Some(serial)),
+            Request::PutBalloon(balloon) => self.part(Part::Balloon, |spec| spec.balloon = Some(balloon)),
+            Request::PutLogger(logger) => {
+                let next = self.with(|spec| spec.logger = Some(logger.clone()));
+                Ok(Plan::act(Effect::Log(logger)).then(next))
+            }
+            Request::PutMetrics(metrics) => {
+                let path = metrics.metrics_path.clone();
+                let next = self.with(|spec| spec.metrics = Some(metrics));
+                Ok(Plan::act(Effect::Metrics(path)).then(next))
+            }
+            Request::PatchDrive(patch, disk) => self.patch_drive(patch, disk),
+            Request::PatchNetwork(patch) => self.patch_network(&patch),
+            Request::PatchBalloon(patch) => {
+                self.balloon()?;
+                let next = self.with(|spec| {
+                    spec.balloon
+                        .iter_mut()
+                        .for_each(|balloon| balloon.amount_mib = patch.amount_mib);
+                });
+                Part::Balloon.check(&next.spec, self.host_memory)?;
+                Ok(Plan::act(Effect::BalloonTarget(patch.amount_mib)).then(next))
+            }
+            Request::PatchBalloonStatistics(patch) => {
+                let seconds = patch.stats_polling_interval_s;
+                let balloon = self.balloon()?;
+                if (balloon.stats_polling_interval_s == 0) != (seconds == 0) {
+                    return Err(Refusal::Statistics);
+                }
+                let next = self.with(|spec| {
+                    spec.balloon
+                        .iter_mut()
+                        .for_each(|balloon| balloon.stats_polling_interval_s = seconds);
+                });
+                let effect = match seconds {
+                    0 => Effect::None,
+                    seconds => Effect::BalloonInterval(Duration::from_secs(seconds.into())),
+                };
+                Ok(Plan::act(effect).then(next))
+            }
+            Request::PatchVm(VmState::Paused) => {
+                Ok(Plan::act(Effect::Pause).then(self.with_state(InstanceState::Paused)))
+            }
+            Request::PatchVm(VmState::Resumed) => {
+                Ok(Plan::act(Effect::Resume).then(self.with_state(InstanceState::Running)))
+            }
+        }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut VmSpec)) -> Self {
+        let mut next = self.clone();
+        change(&mut next.spec);
+        next
+    }
+
+    fn with_state(&self, state: InstanceState) -> Self {
+        Self {
+            state,
+            ..self.clone()
+        }
+    }
+
+    /// A change of one part, which has to hold by itself.
+    fn part(&self, part: Part, change: impl FnOnce(&mut VmSpec)) -> Result<Plan, Refusal> {
+        let next = self.with(change);
+        part.check(&next.spec, self.host_memory)?;
+        Ok(Plan::act(Effect::None).then(next))
+    }
+
+    fn patch_machine(&self, patch: MachinePatch) -> Result<Plan, Refusal> {
+        if patch == MachinePatch::default() {
+            return Err(Refusal::Nothing {
+                path: "machine-config",
+            });
+        }
+        self.part(Part::Machine, |spec| {
+            let machine = &mut spec.machine_config;
+            machine.vcpu_count = patch.vcpu_count.unwrap_or(machine.vcpu_count);
+            machine.mem_size_mib = patch.mem_size_mib.unwrap_or(machine.mem_size_mib);
+            machine.smt = patch.smt.unwrap_or(machine.smt);
+            machine.track_dirty_pages = patch.track_dirty_pages.unwrap_or(machine.track_dirty_pages);
+            machine.huge_pages = patch.huge_pages.unwrap_or(machine.huge_pages);
+            machine.cpu_template = patch.cpu_template.or(machine.cpu_template.take());
+        })
+    }
+
+    fn patch_drive(&self, patch: DrivePatch, disk: Option<NewDisk>) -> Result<Plan, Refusal> {
+        let DrivePatch {
+            drive_id: id,
+            path_on_host: path,
+            rate_limiter: limit,
+        } = patch.clone();
+        if path.is_none() && limit.is_none() {
+            return Err(Refusal::Nothing { path: "drives" });
+        }
+        let Some(drive) = self.spec.drives.iter().find(|drive| drive.drive_id == id) else {
+            return Err(Refusal::NoDevice {
+                field: format!("drives.{id}"),
+            });
+        };
+        let mut new = drive.clone();
+        new.path_on_host = path.clone().unwrap_or(new.path_on_host);
+        new.rate_limiter = merge(new.rate_limiter, limit);
+        if path.is_some() && disk.is_none() {
+            let same = new.path_on_host == drive.path_on_host;
+            return Ok(Plan {
+                effect: Effect::None,
+                next: None,
+                reply: Reply::Open(Box::new(ToOpen {
+                    config: VmConfig::disk(new),
+                    patch,
+                    same,
+                })),
+            });
+        }
+        let next = self.with(|spec| put(&mut spec.drives, new, |drive| &drive.drive_id));
+        let limit = limit.map(config::change);
+        Ok(Plan::act(Effect::Drive { id, limit, disk }).then(next))
+    }
+
+    fn patch_network(&self, patch: &NetworkInterfacePatch) -> Result<Plan, Refusal> {
+        let id = patch.iface_id.clone();
+        let (rx, tx) = (patch.rx_rate_limiter, patch.tx_rate_limiter);
+        if rx.is_none() && tx.is_none() {
+            return Err(Refusal::Nothing {
+                path: "network-interfaces",
+            });
+        }
+        let networks = &self.spec.network_interfaces;
+        let Some(network) = networks.iter().find(|network| network.iface_id == id) else {
+            return Err(Refusal::NoDevice {
+                field: format!("network-interfaces.{id}"),
+            });
+        };
+        let mut new = network.clone();
+        new.rx_rate_limiter = merge(new.rx_rate_limiter, rx);
+        new.tx_rate_limiter = merge(new.tx_rate_limiter, tx);
+        let next = self.with(|spec| put(&mut spec.network_interfaces, new, |network| &network.iface_id));
+        let (rx, tx) = (rx.map(config::change), tx.map(config::change));
+        Ok(Plan::act(Effect::Network { id, rx, tx }).then(next))
+    }
+
+    fn balloon(&self) -> Result<&BalloonSpec, Refusal> {
+        self.spec.balloon.as_ref().ok_or_else(|| Refusal::NoDevice {
+            field: "balloon".into(),
+        })
+    }
+
+    fn statistics(&self) -> Result<(), Refusal> {
+        match self.balloon()?.stats_polling_interval_s {
+            0 => Err(Refusal::NoStatistics),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Puts `item` in the place of the one of its name, or behind the others.
+fn put<T>(list: &mut Vec<T>, item: T, name: impl Fn(&T) -> &str) {
+    match list.iter_mut().find(|other| name(other) == name(&item)) {
+        Some(place) => *place = item,
+        None => list.push(item),
+    }
+}
+
+/// Limits after a change: a bucket that is not named stays, one that holds nothing is none.
+fn merge(old: Option<RateLimiterSpec>, change: Option<RateLimiterSpec>) -> Option<RateLimiterSpec> {
+    let (old, change) = (old.unwrap_or_default(), change.unwrap_or_default());
+    let real = |bucket: &secovia_vmm_api::TokenBucketSpec| bucket.size > 0 && bucket.refill_time > 0;
+    let merged = RateLimiterSpec {
+        bandwidth: change.bandwidth.or(old.bandwidth).filter(real),
+        ops: change.ops.or(old.ops).filter(real),
+    };
+    (merged != RateLimiterSpec::default()).then_some(merged)
+}

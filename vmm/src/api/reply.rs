@@ -1,0 +1,95 @@
+//! What a request comes to.
+
+use secovia_devices::virtio::block::BlockConfig;
+use secovia_vmm_api::{DrivePatch, Fault, InstanceState};
+
+use crate::config::ConfigError;
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// It is done, and there is nothing to tell.
+    Done,
+    /// JSON.
+    Json(String),
+    /// The API's thread is to open a disk and ask again with it.
+    Open(Box<ToOpen>),
+    /// It was refused, in one line.
+    Refused(String),
+}
+
+/// A disk that is wanted.
+#[derive(Debug)]
+pub struct ToOpen {
+    /// The disk.
+    pub config: BlockConfig,
+    /// What is asked for again, with it.
+    pub patch: DrivePatch,
+    /// The drive has this path already.
+    pub same: bool,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum Refusal {
+    #[error("{path}: there is no such request; see Firecracker's API for methods and resources")]
+    Unknown { path: String },
+    #[error("{what} is not there yet")]
+    NotYet { what: &'static str },
+    #[error("{path}: a GET request has no body; send none")]
+    Body { path: String },
+    #[error("{path}: {source}")]
+    Json { path: String, source: serde_json::Error },
+    #[error("{path}: the body is about {name:?}; give both the same name")]
+    TwoNames { path: String, name: String },
+    #[error("{path}: no name for a device; give 1 to 64 letters, digits, dots, dashes and underscores")]
+    Name { path: String },
+    #[error("{path}: nothing is to be changed; name a field")]
+    Nothing { path: &'static str },
+    #[error("not possible while the machine is {state}; {remedy}")]
+    Season {
+        state: &'static str,
+        remedy: &'static str,
+    },
+    #[error("{field}: this machine has none; configure it before the start")]
+    NoDevice { field: String },
+    #[error("balloon.stats_polling_interval_s: statistics cannot be switched on or off after the start")]
+    Statistics,
+    #[error("balloon: statistics are off; set stats_polling_interval_s before the start")]
+    NoStatistics,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What was to be done failed, and how.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    /// A request out of season.
+    pub(super) fn season(state: InstanceState) -> Self {
+        match state {
+            InstanceState::NotStarted => Self::Season {
+                state: "not started",
+                remedy: "start it with the action InstanceStart",
+            },
+            InstanceState::Running => Self::Season {
+                state: "running",
+                remedy: "do it before the start",
+            },
+            InstanceState::Paused => Self::Season {
+                state: "paused",
+                remedy: "do it before the start",
+            },
+        }
+    }
+}
+
+/// A refusal as it goes to the client.
+pub(super) fn fault(message: String) -> String {
+    // A structure of one string cannot fail to be written.
+    serde_json::to_string(&Fault {
+        fault_message: message,
+    })
+    .unwrap_or_default()
+}

@@ -1,0 +1,120 @@
+//! What can be asked for, and when.
+
+use secovia_devices::virtio::block::Disk;
+use secovia_vmm_api::{
+    ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, DrivePatch, DriveSpec,
+    EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, NetworkInterfacePatch,
+    NetworkInterfaceSpec, SerialSpec, VmState, VsockSpec,
+};
+
+/// One request, understood but not weighed yet.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the names are those of methods and resources")]
+pub enum Request {
+    GetInfo,
+    GetVersion,
+    GetConfig,
+    GetMachine,
+    GetBalloon,
+    GetBalloonStatistics,
+    Action(ActionType),
+    PutBootSource(BootSourceSpec),
+    PutMachine(MachineSpec),
+    PatchMachine(MachinePatch),
+    PutDrive(DriveSpec),
+    /// With the disk, once it is known that it is wanted: it is the API's thread that opens it.
+    PatchDrive(DrivePatch, Option<NewDisk>),
+    PutNetwork(NetworkInterfaceSpec),
+    PatchNetwork(NetworkInterfacePatch),
+    PutVsock(VsockSpec),
+    PutEntropy(EntropySpec),
+    PutSerial(SerialSpec),
+    PutBalloon(BalloonSpec),
+    PatchBalloon(BalloonPatch),
+    PatchBalloonStatistics(BalloonStatisticsPatch),
+    PutLogger(LoggerSpec),
+    PutMetrics(MetricsSpec),
+    PatchVm(VmState),
+}
+
+/// What a drive gets while the machine runs.
+#[derive(Debug)]
+pub enum NewDisk {
+    /// Another disk.
+    Other(Disk),
+    /// The one that it has, which has so many sectors now.
+    Same(u64),
+}
+
+/// When a request can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Season {
+    /// At any time.
+    Always,
+    /// Until the machine starts.
+    BeforeStart,
+    /// Once it has started.
+    AfterStart,
+}
+
+impl Request {
+    /// When it can be served: Firecracker's rules.
+    pub fn season(&self) -> Season {
+        match self {
+            Self::GetInfo | Self::GetVersion | Self::GetConfig | Self::GetMachine | Self::GetBalloon => {
+                Season::Always
+            }
+            Self::Action(ActionType::InstanceStart)
+            | Self::PutBootSource(_)
+            | Self::PutMachine(_)
+            | Self::PatchMachine(_)
+            | Self::PutDrive(_)
+            | Self::PutNetwork(_)
+            | Self::PutVsock(_)
+            | Self::PutEntropy(_)
+            | Self::PutSerial(_)
+            | Self::PutBalloon(_)
+            | Self::PutLogger(_)
+            | Self::PutMetrics(_) => Season::BeforeStart,
+            Self::Action(ActionType::SendCtrlAltDel | ActionType::FlushMetrics)
+            | Self::GetBalloonStatistics
+            | Self::PatchDrive(..)
+            | Self::PatchNetwork(_)
+            | Self::PatchBalloon(_)
+            | Self::PatchBalloonStatistics(_)
+            | Self::PatchVm(_) => Season::AfterStart,
+        }
+    }
+
+    /// Method and resource as Firecracker's metrics name them: a group, and what is counted in it.
+    pub fn metric(&self) -> (&'static str, &'static str) {
+        const GET: &str = "get_api_requests";
+        const PUT: &str = "put_api_requests";
+        const PATCH: &str = "patch_api_requests";
+        match self {
+            Self::GetInfo => (GET, "instance_info"),
+            Self::GetVersion => (GET, "vmm_version"),
+            Self::GetConfig => (GET, "vm_config"),
+            Self::GetMachine => (GET, "machine_cfg"),
+            Self::GetBalloon => (GET, "balloon"),
+            Self::GetBalloonStatistics => (GET, "balloon_stats"),
+            Self::Action(_) => (PUT, "actions"),
+            Self::PutBootSource(_) => (PUT, "boot_source"),
+            Self::PutMachine(_) => (PUT, "machine_cfg"),
+            Self::PatchMachine(_) => (PATCH, "machine_cfg"),
+            Self::PutDrive(_) => (PUT, "drive"),
+            Self::PatchDrive(..) => (PATCH, "drive"),
+            Self::PutNetwork(_) => (PUT, "network"),
+            Self::PatchNetwork(_) => (PATCH, "network"),
+            Self::PutVsock(_) => (PUT, "vsock"),
+            Self::PutEntropy(_) => (PUT, "entropy"),
+            Self::PutSerial(_) => (PUT, "serial"),
+            Self::PutBalloon(_) => (PUT, "balloon"),
+            Self::PatchBalloon(_) => (PATCH, "balloon"),
+            Self::PatchBalloonStatistics(_) => (PATCH, "balloon_stats"),
+            Self::PutLogger(_) => (PUT, "logger"),
+            Self::PutMetrics(_) => (PUT, "metrics"),
+            Self::PatchVm(_) => (PATCH, "vm"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What can be done with a machine while it runs.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secovia_devices::ged::{Ged, GedEvent};
+use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::virtio::balloon::BalloonHandle;
+use secovia_devices::virtio::mmio::MmioTransport;
+use secovia_vmm_api::BalloonStatisticsReport;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::error::MachineError;
+use super::inventory::Control;
+use crate::api::{Effect, Hands, NewDisk};
+use crate::vcpu::thread::Threads;
+
+/// 256 pages of 4 KiB.
+const PAGES_PER_MIB: u32 = 256;
+
+/// Whether the machine holds still; shared with the event loop's devices, which then do nothing.
+pub(super) type Still = Rc<Cell<bool>>;
+
+/// Everything that an effect can need. On the main thread.
+pub(super) struct Crew<'a> {
+    threads: &'a Threads,
+    events: Arc<Mutex<Ged>>,
+    devices: Vec<Device>,
+    still: Still,
+}
+
+/// One device from outside.
+struct Device {
+    control: Control,
+    /// Makes the event loop call it.
+    again: EventFd,
+}
+
+impl<'a> Crew<'a> {
+    pub(super) fn new(
+        threads: &'a Threads,
+        events: Arc<Mutex<Ged>>,
+        controls: Vec<Control>,
+        transports: &[Arc<Mutex<MmioTransport>>],
+    ) -> Result<Self, MachineError> {
+        let device = |(control, transport): (Control, &Arc<Mutex<MmioTransport>>)| {
+            let transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
+            let again = transport.again()?;
+            Ok(Device { control, again })
+        };
+        let devices = controls.into_iter().zip(transports).map(device);
+        Ok(Self {
+            threads,
+            events,
+            devices: devices
+                .collect::<io::Result<_>>()
+                .map_err(MachineError::host("watch a device"))?,
+            still: Still::default(),
+        })
+    }
+
+    /// Whether the machine holds still.
+    pub(super) fn still(&self) -> Still {
+        self.still.clone()
+    }
+
+    /// Presses the power button.
+    pub(super) fn press_button(&self) -> io::Result<()> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.notify(GedEvent::PowerButton)
+    }
+
+    fn pause(&self) -> Result<(), String> {
+        if !self.threads.pause() {
+            return Err("a vCPU is busy with a device and did not hold still in time; try again".into());
+        }
+        self.still.set(true);
+        Ok(())
+    }
+
+    fn resume(&self) {
+        self.still.set(false);
+        // What came for a device meanwhile was not looked at.
+        for device in &self.devices {
+            device.call();
+        }
+        self.threads.resume();
+    }
+
+    fn change_drive(
+        &self,
+        id: &str,
+        limit: Option<LimiterConfig>,
+        disk: Option<NewDisk>,
+    ) -> Result<(), String> {
+        let found = self.devices.iter().find_map(|device| match &device.control {
+            Control::Disk(name, handle) if name == id => Some((device, handle)),
+            _ => None,
+        });
+        let (device, handle) = found.ok_or_else(|| format!("drives.{id}: this machine has none"))?;
+        match disk {
+            Some(NewDisk::Other(disk)) => handle.replace(disk),
+            Some(NewDisk::Same(sectors)) => handle.resize(sectors),
+            None => {}
+        }
+        if let Some(limit) = limit {
+            handle.limit().change(&limit);
+        }
+        device.call();
+        Ok(())
+    }
+
+    fn change_network(
+        &self,
+        id: &str,
+        rx: Option<LimiterConfig>,
+        tx: Option<LimiterConfig>,
+    ) -> Result<(), String> {
+        let found = self.devices.iter().find_map(|device| match &device.control {
+            Control::Network(name, handle) if name == id => Some((device, handle)),
+            _ => None,
+        });
+        let (device, handle) =
+            found.ok_or_else(|| format!("network-interfaces.{id}: this machine has none"))?;
+        for (limit, change) in [(&handle.rx_limit, rx), (&handle.tx_limit, tx)] {
+            if let Some(change) = change {
+                limit.change(&change);
+            }
+        }
+        device.call();
+        Ok(())
+    }
+
+    fn balloon(&self) -> Result<&BalloonHandle, String> {
+        let found = self.devices.iter().find_map(|device| match &device.control {
+            Control::Balloon(handle) => Some(handle),
+            _ => None,
+        });
+        found.ok_or_else(|| "balloon: this machine has none".into())
+    }
+}
+
+impl Device {
+    fn call(&self) {
+        if let Err(error) = self.again.write(1) {
+            // Only if it was written 2^64 times before.
+            log::debug!("call a device: {error}");
+        }
+    }
+}
+
+impl Hands for Crew<'_> {
+    fn act(&mut self, effect: Effect) -> Result<Option<String>, String> {
+        match effect {
+            Effect::Pause => self.pause()?,
+            Effect::Resume => self.resume(),
+            Effect::PressButton => self
+                .press_button()
+                .map_err(|error| format!("press the power button: {error}"))?,
+            Effect::FlushMetrics => {}
+            Effect::Drive { id, limit, disk } => self.change_drive(&id, limit, disk)?,
+            Effect::Network { id, rx, tx } => self.change_network(&id, rx, tx)?,
+            Effect::BalloonTarget(mib) => {
+                let set = self.balloon()?.set_target(mib.saturating_mul(PAGES_PER_MIB));
+                set.map_err(|error| format!("tell the balloon: {error}"))?;
+            }
+            Effect::BalloonInterval(interval) => self.balloon()?.set_statistics_interval(interval),
+            Effect::BalloonStatistics => {
+                let report = report(self.balloon()?);
+                return serde_json::to_string(&report)
+                    .map(Some)
+                    .map_err(|error| error.to_string());
+            }
+            Effect::None => {}
+            // Refused after the start by `Request::season`.
+            Effect::Start(_) | Effect::Log(_) | Effect::Metrics(_) => {
+                return Err("the machine has been started".into());
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a balloon's guest says, as the API has it.
+fn report(balloon: &BalloonHandle) -> BalloonStatisticsReport {
+    let (target, actual, said) = (balloon.target(), balloon.actual(), balloon.statistics());
+    BalloonStatisticsReport {
+        target_pages: target,
+        actual_pages: actual,
+        target_mib: target / PAGES_PER_MIB,
+        actual_mib: actual / PAGES_PER_MIB,
+        swap_in: said.swap_in,
+        swap_out: said.swap_out,
+        major_faults: said.major_faults,
+        minor_faults: said.minor_faults,
+        free_memory: said.free_memory,
+        total_memory: said.total_memory,
+        available_memory: said.available_memory,
+        disk_caches: said.disk_caches,
+        hugetlb_allocations: said.hugetlb_allocations,
+        hugetlb_failures: said.hugetlb_failures,
+    }
+}

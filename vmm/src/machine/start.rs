@@ -1,0 +1,96 @@
+//! From parts to a guest that runs.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use secovia_devices::ged::Ged;
+use secovia_devices::serial::Serial;
+use secovia_devices::virtio::mmio::MmioTransport;
+
+use super::assembly::{self, Assembly, Parts};
+use super::ending::FirstEnding;
+use super::error::MachineError;
+use super::inventory::Control;
+use super::terminal;
+use crate::confine::{Confinement, Seccomp};
+use crate::kvm::{self, KvmError, Questions, Vm};
+use crate::vcpu::thread::{Buses, Listener, Threads};
+
+/// What can be begun before it is known which machine it will be.
+pub struct Prelude {
+    questions: Result<Questions, KvmError>,
+    confinement: Confinement,
+}
+
+impl Prelude {
+    /// Asks KVM for what takes it long. The calling thread is under the filter `start` already.
+    pub fn start(confinement: Confinement) -> Self {
+        Self {
+            questions: Questions::ask(&confinement.seccomp),
+            confinement,
+        }
+    }
+}
+
+/// How a machine is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What the guest gets to power off after SIGTERM.
+    pub grace: Duration,
+    /// What a file that the console goes to holds of what the guest writes, in bytes.
+    pub console_limit: Option<u64>,
+}
+
+/// A machine whose guest runs.
+pub(super) struct Started {
+    pub(super) vm: Arc<Vm>,
+    pub(super) buses: Arc<Buses>,
+    pub(super) serial: Arc<Mutex<Serial>>,
+    pub(super) events: Arc<Mutex<Ged>>,
+    pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    pub(super) controls: Vec<Control>,
+    pub(super) ending: Arc<FirstEnding>,
+    pub(super) threads: Threads,
+    pub(super) seccomp: Seccomp,
+    pub(super) terminal: terminal::RawMode,
+}
+
+/// Makes the machine of `parts`, and lets its guest run.
+pub(super) fn start(prelude: Prelude, parts: Parts) -> Result<Started, MachineError> {
+    let Prelude {
+        questions,
+        confinement,
+    } = prelude;
+    let Confinement {
+        seccomp,
+        landlock,
+        rights,
+    } = confinement;
+    kvm::install_kick_handler()?;
+    let terminal = terminal::RawMode::enter();
+    let Assembly {
+        vm,
+        vcpus,
+        buses,
+        serial,
+        events,
+        transports,
+        controls,
+    } = assembly::boot(questions, parts, landlock, rights)?;
+    let ending = FirstEnding::new().map_err(MachineError::host("make the event that ends the machine"))?;
+    let listener: Arc<dyn Listener> = ending.clone();
+    let threads = Threads::start(vcpus, &buses, &listener, &seccomp)
+        .map_err(MachineError::host("start vCPU threads"))?;
+    Ok(Started {
+        vm,
+        buses,
+        serial,
+        events,
+        transports,
+        controls,
+        ending,
+        threads,
+        seccomp,
+        terminal,
+    })
+}
