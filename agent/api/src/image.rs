@@ -26,6 +26,9 @@ pub struct Manifest {
     pub digest: String,
     /// Bytes of `rootfs.erofs`.
     pub size: u64,
+    /// What stands before every command, the image's or the microVM's own: a program and first arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
     /// What runs where the microVM names no command: program and arguments.
     pub command: Vec<String>,
     /// The environment that the workload starts from.
@@ -37,15 +40,28 @@ pub struct Manifest {
     /// The workload's working directory; the root directory where none is given.
     #[serde(default)]
     pub working_dir: Option<String>,
+    /// The signal that asks the workload to end, as the image's maker has it. (Not in use yet: it is SIGTERM.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// What the image's maker noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The digest of the OCI manifest that the image was made from, or of docker's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
-/// Asks the agent to take an image directory into its store.
+/// Asks the agent to take an image into its store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageImport {
-    /// The directory on the agent's host, absolute; it holds `manifest.json` and `rootfs.erofs`.
+    /// On the agent's host, absolute: a directory with `manifest.json` and `rootfs.erofs`, a directory in OCI's layout, or
+    /// a tar of one or of docker's (`docker save`).
     pub path: String,
+    /// The name that it is to have. Needed but for the first kind, whose manifest has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// An image in the agent's store.

@@ -125,7 +125,10 @@ impl Testbed {
             None => bed.fake_image("base"),
         };
         let path = path.to_str().unwrap().to_string();
-        bed.client().import_image(&ImageImport { path }).await.unwrap();
+        bed.client()
+            .import_image(&ImageImport { path, name: None })
+            .await
+            .unwrap();
         bed
     }
 

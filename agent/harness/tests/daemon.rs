@@ -256,6 +256,7 @@ async fn a_corrupt_image_is_refused() {
     let dir = bed.fake_image("other");
     let import = ImageImport {
         path: dir.to_str().unwrap().into(),
+        name: None,
     };
     let manifest = fs::read_to_string(dir.join("manifest.json")).unwrap();
     for (text, words) in [
@@ -291,6 +292,7 @@ async fn an_image_in_use_is_not_replaced() {
     let dir = bed.fake_image("base");
     let import = ImageImport {
         path: dir.to_str().unwrap().into(),
+        name: None,
     };
     assert_eq!(
         client.import_image(&import).await.unwrap().used_by,
@@ -306,6 +308,7 @@ async fn an_image_in_use_is_not_replaced() {
     assert_ne!(manifest, text);
     let import = ImageImport {
         path: other.to_str().unwrap().into(),
+        name: None,
     };
     let error = client.import_image(&import).await.unwrap_err().to_string();
     assert!(error.contains("used by x"), "{error}");

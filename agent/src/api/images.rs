@@ -19,13 +19,13 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Image
     Ok(Json(node.images()?))
 }
 
-/// Takes an image directory of the agent's host into the store, and checks every byte of it. The caller must be
-/// able to read it himself.
+/// Takes an image into the store, and checks every byte of it: a folder of ours on the agent's host, a directory in
+/// OCI's layout, or a tar of one or of docker's. The caller must be able to read it himself.
 #[utoipa::path(
     post, path = route::IMAGES, tag = "images", request_body = ImageImport,
     responses(
         (status = 201, body = ImageInfo),
-        (status = 400, description = "The directory or its manifest is wrong.", body = ErrorBody),
+        (status = 400, description = "The image is wrong, or too large.", body = ErrorBody),
         (status = 409, description = "A microVM uses an image of this name.", body = ErrorBody),
     )
 )]
@@ -35,7 +35,11 @@ pub(super) async fn import(
     Body(request): Body<ImageImport>,
 ) -> Result<(StatusCode, Json<ImageInfo>), ApiError> {
     let image = node
-        .import_image(FilePath::new(&request.path), peer.caller()?)
+        .import_image(
+            FilePath::new(&request.path),
+            request.name.as_deref(),
+            peer.caller()?,
+        )
         .await?;
     Ok((StatusCode::CREATED, Json(image)))
 }

@@ -1,5 +1,6 @@
 //! The agent's configuration: `agent.toml`, read once, checked whole.
 
+mod images;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,9 @@ use crate::capacity::policy::{
 use crate::lifecycle::Backoff;
 use crate::process::IoLimits;
 use crate::uids::UidRange;
+
+pub use images::ImagesConfig;
+use images::ImagesSpec;
 
 /// The file that is read where the command line names none.
 pub const DEFAULT_PATH: &str = "/etc/secovia/agent.toml";
@@ -50,6 +54,7 @@ struct ConfigSpec {
     boot_timeout_s: u64,
     audit_max_bytes: u64,
     restart: RestartSpec,
+    images: ImagesSpec,
     reserve: Option<Spanned<ReserveSpec>>,
     cap: Option<Spanned<CapSpec>>,
     schedule: Option<Spanned<ScheduleSpec>>,
@@ -95,6 +100,7 @@ impl Default for ConfigSpec {
             boot_timeout_s: 120,
             audit_max_bytes: 16 * 1024 * 1024,
             restart: RestartSpec::default(),
+            images: ImagesSpec::default(),
             reserve: None,
             cap: None,
             schedule: None,
@@ -148,6 +154,8 @@ pub struct Config {
     pub backoff: Backoff,
     /// Size of the audit log before it is turned over; eight older files are kept.
     pub audit_max_bytes: u64,
+    /// What the store of images may hold.
+    pub images: ImagesConfig,
     /// What is lent, and how it is taken back. The only part that is reloaded.
     pub policy: Policy,
 }
@@ -407,6 +415,7 @@ impl ConfigSpec {
                 stable_ms: restart.stable_after_ms,
             },
             audit_max_bytes: self.audit_max_bytes,
+            images: self.images.check()?,
             policy,
         })
     }

@@ -43,10 +43,7 @@ fn check(manifest: &Manifest) -> Result<(), String> {
         ));
     }
     if !is_image_name(&manifest.name) {
-        return Err(format!(
-            "`name` is {:?}; use 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first a letter or digit",
-            manifest.name
-        ));
+        return Err(format!("`name` is {:?}; {NAME_RULE}", manifest.name));
     }
     let digits = manifest.digest.strip_prefix("sha256:").unwrap_or_default();
     if digits.len() != DIGEST_DIGITS || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -55,11 +52,16 @@ fn check(manifest: &Manifest) -> Result<(), String> {
             manifest.digest
         ));
     }
-    if manifest.command.first().is_none_or(String::is_empty) {
+    // An image from elsewhere may leave it to whoever runs it.
+    let mut command = manifest.entrypoint.iter().chain(&manifest.command);
+    if manifest.source.is_none() && command.next().is_none_or(String::is_empty) {
         return Err("`command` is empty; name the program that runs".into());
     }
     Ok(())
 }
+
+/// What a name looks like.
+pub(super) const NAME_RULE: &str = "use 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first a letter or digit";
 
 /// Whether an image may have this name. Such a name is also safe as a file's name.
 pub(super) fn is_image_name(name: &str) -> bool {

@@ -1,12 +1,17 @@
 //! Images: read-only root file systems, kept under their names, checked byte for byte when they come in.
 
+pub mod erofs;
 mod manifest;
+pub mod oci;
+mod stage;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 
 pub use manifest::read_manifest;
-pub use store::{Image, ImageStore, Staged};
+pub use stage::Staged;
+pub use store::{Image, ImageStore};
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +21,7 @@ use std::path::PathBuf;
 pub enum ImageError {
     /// No image has this name.
     #[error(
-        "image `{0}` is not in the store; `secovia image ls` shows what is, `secovia image import DIR` adds one"
+        "image `{0}` is not in the store; `secovia image ls` shows what is, `secovia image import` adds one"
     )]
     NotFound(String),
     /// The manifest cannot be read or says what cannot be.
@@ -28,6 +33,22 @@ pub enum ImageError {
         problem: String,
         /// What to do.
         remedy: &'static str,
+    },
+    /// An image of other people's making is not taken.
+    #[error("image archive {path}: {source}")]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        source: Box<oci::OciError>,
+    },
+    /// What is asked for cannot be.
+    #[error("image import {path}: {problem}")]
+    Import {
+        /// What was to be imported.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// The root file system is not what the manifest says.
     #[error("image file {path}: {problem}; {remedy}")]

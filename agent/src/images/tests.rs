@@ -5,6 +5,11 @@ use std::path::Path;
 use super::*;
 use crate::caller::Caller;
 
+const LIMITS: oci::Limits = oci::Limits {
+    bytes: 64 << 20,
+    members: 1000,
+};
+
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 fn manifest(name: &str) -> String {
@@ -50,7 +55,10 @@ impl Place {
 fn an_image_comes_in_is_found_replaced_and_removed() {
     let place = Place::new();
     write(&place.source(), &manifest("base"), b"hello");
-    let staged = place.store.stage(&place.source(), &Caller::root()).unwrap();
+    let staged = place
+        .store
+        .stage(&place.source(), None, &Caller::root(), LIMITS)
+        .unwrap();
     assert!(place.store.list().unwrap().is_empty(), "not before the commit");
     let image = place.store.commit(staged).unwrap();
     assert_eq!(fs::read(&image.rootfs).unwrap(), b"hello");
@@ -59,7 +67,10 @@ fn an_image_comes_in_is_found_replaced_and_removed() {
 
     let other = manifest("base").replace("/bin/sh", "/bin/ash");
     write(&place.source(), &other, b"hello");
-    let staged = place.store.stage(&place.source(), &Caller::root()).unwrap();
+    let staged = place
+        .store
+        .stage(&place.source(), None, &Caller::root(), LIMITS)
+        .unwrap();
     place.store.commit(staged).unwrap();
     assert_eq!(place.store.get("base").unwrap().manifest.command, ["/bin/ash"]);
     assert_eq!(place.names(), ["base"]);
@@ -137,7 +148,7 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
         write(&place.source(), &manifest, rootfs);
         let error = place
             .store
-            .stage(&place.source(), &Caller::root())
+            .stage(&place.source(), None, &Caller::root(), LIMITS)
             .unwrap_err()
             .to_string();
         assert!(error.contains(expected), "{what}: {error}");
@@ -157,20 +168,26 @@ fn only_regular_files_are_read() {
     write(&source, &manifest("base"), b"hello");
     fs::rename(source.join("rootfs.erofs"), source.join("real")).unwrap();
     symlink(source.join("real"), source.join("rootfs.erofs")).unwrap();
-    assert!(place.store.stage(&source, &Caller::root()).is_err(), "a link");
+    assert!(
+        place.store.stage(&source, None, &Caller::root(), LIMITS).is_err(),
+        "a link"
+    );
     fs::remove_file(source.join("rootfs.erofs")).unwrap();
-    assert!(place.store.stage(&source, &Caller::root()).is_err(), "nothing");
+    assert!(
+        place.store.stage(&source, None, &Caller::root(), LIMITS).is_err(),
+        "nothing"
+    );
     fs::create_dir(source.join("rootfs.erofs")).unwrap();
     let error = place
         .store
-        .stage(&source, &Caller::root())
+        .stage(&source, None, &Caller::root(), LIMITS)
         .unwrap_err()
         .to_string();
     assert!(error.contains("is not a regular file"), "{error}");
     assert!(
         place
             .store
-            .stage(&place.dir.path().join("missing"), &Caller::root())
+            .stage(&place.dir.path().join("missing"), None, &Caller::root(), LIMITS)
             .is_err()
     );
 }
@@ -181,7 +198,12 @@ fn damage_in_the_store_is_told_and_can_be_removed() {
     write(&place.source(), &manifest("base"), b"hello");
     place
         .store
-        .commit(place.store.stage(&place.source(), &Caller::root()).unwrap())
+        .commit(
+            place
+                .store
+                .stage(&place.source(), None, &Caller::root(), LIMITS)
+                .unwrap(),
+        )
         .unwrap();
     let stored = place.dir.path().join("images/base");
     fs::write(stored.join("rootfs.erofs"), b"hell").unwrap();

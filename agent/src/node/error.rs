@@ -76,7 +76,10 @@ impl From<ImageError> for NodeError {
     fn from(error: ImageError) -> Self {
         let code = match error {
             ImageError::NotFound(_) => ErrorCode::ImageNotFound,
-            ImageError::Manifest { .. } | ImageError::Rootfs { .. } => ErrorCode::ImageInvalid,
+            ImageError::Manifest { .. } | ImageError::Rootfs { .. } | ImageError::Archive { .. } => {
+                ErrorCode::ImageInvalid
+            }
+            ImageError::Import { .. } => ErrorCode::BadRequest,
             ImageError::Store { .. } => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())

@@ -156,7 +156,7 @@ impl Node {
             life: Life::new(create.restart, create.rm),
             created_ms: now_ms(),
             timing: None,
-            spec: spec(create.clone(), image),
+            spec: spec(create.clone(), image)?,
         };
         let mut steps = Vec::new();
         let mut needs = claim(&record.spec);
@@ -338,9 +338,14 @@ impl Node {
         names
     }
 
-    /// Takes an image directory into the store. An image of the same name gives way, unless a VM uses it and the
+    /// Takes an image into the store. An image of the same name gives way, unless a VM uses it and the
     /// content differs.
-    pub async fn import_image(&self, path: &Path, caller: &Caller) -> Result<ImageInfo, NodeError> {
+    pub async fn import_image(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        caller: &Caller,
+    ) -> Result<ImageInfo, NodeError> {
         if !path.is_absolute() {
             let message = format!(
                 "`path` is {:?}; give an absolute path",
@@ -348,7 +353,10 @@ impl Node {
             );
             return Err(NodeError::new(ErrorCode::BadRequest, message));
         }
-        let staged = block_in_place(|| self.context.images.stage(path, caller))?;
+        let staged = block_in_place(|| {
+            let limits = self.context.config.images.limits();
+            self.context.images.stage(path, name, caller, limits)
+        })?;
         let _gate = self.gate.lock().await;
         let name = &staged.manifest.name;
         let users = self.image_users(name);
@@ -433,18 +441,27 @@ async fn wait(handle: &Handle, until: WaitUntil) -> Vm {
 }
 
 /// What the VM is made of, the image's part filled in.
-fn spec(create: VmCreate, image: Image) -> Spec {
+fn spec(create: VmCreate, image: Image) -> Result<Spec, NodeError> {
     let manifest = image.manifest;
+    let mut command = manifest.entrypoint;
+    command.extend(if create.command.is_empty() {
+        manifest.command
+    } else {
+        create.command
+    });
+    if command.first().is_none_or(String::is_empty) {
+        let message = format!(
+            "image `{}` names no program; say which one: `secovia run {0} -- PROGRAM`",
+            create.image
+        );
+        return Err(NodeError::new(ErrorCode::BadRequest, message));
+    }
     let mut env = manifest.env;
     env.extend(create.env);
-    Spec {
+    Ok(Spec {
         image: create.image,
         image_digest: manifest.digest,
-        command: if create.command.is_empty() {
-            manifest.command
-        } else {
-            create.command
-        },
+        command,
         env,
         user: create.user.or(manifest.user),
         working_dir: create.working_dir.or(manifest.working_dir),
@@ -454,5 +471,5 @@ fn spec(create: VmCreate, image: Image) -> Spec {
         disk_mib: create.disk_mib,
         tty: create.tty,
         stdin: create.stdin,
-    }
+    })
 }

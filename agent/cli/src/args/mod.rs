@@ -278,9 +278,15 @@ pub(crate) struct TopArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Takes an image into the agent's store.
+    ///
+    /// PATH is a tar that `docker save`, `podman save`, `skopeo copy` or `buildctl` wrote, uncompressed; a directory in
+    /// OCI's layout; or a folder with manifest.json and rootfs.erofs, which has a name already. You must be able to
+    /// read it yourself. The image must be for linux/amd64.
+    #[command(allow_missing_positional = true)]
     Import {
-        /// Directory with manifest.json and rootfs.erofs.
-        #[arg(value_name = "DIR")]
+        /// The name that the image is to have.
+        name: Option<String>,
+        /// The image.
         path: PathBuf,
     },
     /// Lists the images.

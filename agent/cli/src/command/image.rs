@@ -12,11 +12,11 @@ use crate::output::{Table, human, print, print_json};
 const DIGEST_WIDTH: usize = 12;
 
 /// `secovia image import`.
-pub(super) async fn import(client: &Client, path: &Path) -> Result<u8, Failure> {
+pub(super) async fn import(client: &Client, name: Option<String>, path: &Path) -> Result<u8, Failure> {
     // The agent has another working directory.
     let absolute = path.canonicalize().map_err(|error| {
         Failure::other(format!(
-            "image import {}: {error}; name the directory that holds manifest.json and rootfs.erofs",
+            "image import {}: {error}; name a tar of an image, or a directory that holds one",
             path.display()
         ))
     })?;
@@ -28,6 +28,7 @@ pub(super) async fn import(client: &Client, path: &Path) -> Result<u8, Failure> 
     })?;
     let import = ImageImport {
         path: text.to_string(),
+        name,
     };
     let image = client.import_image(&import).await.map_err(|error| {
         let hint = hint(&absolute, &error.to_string());
@@ -69,13 +70,14 @@ fn listing(images: &[ImageInfo], now_ms: u64) -> String {
             .digest
             .strip_prefix("sha256:")
             .unwrap_or(&manifest.digest);
+        let command = [&manifest.entrypoint[..], &manifest.command].concat();
         table.row([
             manifest.name.clone(),
             digest.chars().take(DIGEST_WIDTH).collect(),
             human::bytes(manifest.size),
             human::ago(image.imported_at_ms, now_ms),
             human::shortened(&image.used_by.join(","), 30),
-            human::shortened(&human::command(&manifest.command), 40),
+            human::shortened(&human::command(&command), 40),
         ]);
     }
     table.render()
@@ -122,6 +124,10 @@ mod tests {
                 env: Default::default(),
                 user: None,
                 working_dir: None,
+                entrypoint: Vec::new(),
+                stop_signal: None,
+                labels: Default::default(),
+                source: None,
             },
             imported_at_ms: 0,
             used_by: vec!["a".into(), "b".into()],

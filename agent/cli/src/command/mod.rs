@@ -38,7 +38,9 @@ pub(crate) fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Command::Wait(args) => runtime.block_on(lifecycle::wait(&client, args)),
         Command::Stats(args) => runtime.block_on(stats::stats(&client, args)),
         Command::Top(args) => top::top(&runtime, &client, args.interval),
-        Command::Image(ImageCommand::Import { path }) => runtime.block_on(image::import(&client, &path)),
+        Command::Image(ImageCommand::Import { name, path }) => {
+            runtime.block_on(image::import(&client, name, &path))
+        }
         Command::Image(ImageCommand::Ls { json }) => runtime.block_on(image::ls(&client, json)),
         Command::Image(ImageCommand::Rm { names }) => runtime.block_on(image::rm(&client, names)),
         Command::Offer(args) => runtime.block_on(lending::offer(&client, &args)),

@@ -1,6 +1,6 @@
 //! What the owner has decided: what stays, what may be lent and when, and how it is taken back.
 
-mod quantity;
+pub(crate) mod quantity;
 mod spec;
 #[cfg(test)]
 mod tests;

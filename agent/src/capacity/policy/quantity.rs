@@ -9,7 +9,7 @@ const BYTES_MAX: u64 = 1 << 60;
 pub(super) const DAY_MINUTES: u16 = 24 * 60;
 
 /// `512M`, `1.5G`, `2GiB`, `100GB`: bytes, in powers of 1024.
-pub(super) fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(number.len()..)?;
     let shift = match unit.to_ascii_lowercase().as_str() {
