@@ -64,6 +64,27 @@ pub struct ImageImport {
     pub name: Option<String>,
 }
 
+/// Asks for images that no microVM uses to be removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageGc {
+    /// Go on, with the one used longest ago first, until all images have at most so many bytes; the quota where none is
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_bytes: Option<u64>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageGcReport {
+    /// Names of the images.
+    pub removed: Vec<String>,
+    /// What they took, in bytes.
+    pub freed_bytes: u64,
+}
+
 /// An image in the agent's store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

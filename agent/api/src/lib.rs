@@ -23,7 +23,7 @@ pub mod vm;
 pub use audit::{AuditBreak, AuditEvent, AuditQuery, AuditRecord, AuditVerdict};
 pub use capacity::{Amounts, LadderView, Offer, OfferLine, ReclaimRequest, Reclaimed};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
-pub use image::{ImageImport, ImageInfo, Manifest};
+pub use image::{ImageGc, ImageGcReport, ImageImport, ImageInfo, Manifest};
 pub use logs::{LogBytes, LogEvent, LogQuery, LogRecord};
 pub use node::{Health, HealthStatus, Version};
 pub use vm::{

@@ -20,6 +20,7 @@
 //! | `GET /v1/images` | | list of [`ImageInfo`](crate::ImageInfo), by name |
 //! | `POST /v1/images` | [`ImageImport`](crate::ImageImport) | 201 [`ImageInfo`](crate::ImageInfo) |
 //! | `DELETE /v1/images/{image}` | | 204 |
+//! | `POST /v1/gc/images` | [`ImageGc`](crate::ImageGc) | [`ImageGcReport`](crate::ImageGcReport) |
 //!
 //! The guest's last frames are never cut: an agent shuts a guest down only when the attach sessions have taken the
 //! workload's exit, or have had a bounded time to do so.
@@ -52,6 +53,8 @@ pub const VM_ATTACH: &str = "/v1/vms/{vm}/attach";
 pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
 /// All images.
 pub const IMAGES: &str = "/v1/images";
+/// Images that no microVM uses give way. (Not below the images: one may be named so.)
+pub const IMAGES_GC: &str = "/v1/gc/images";
 /// What is lent.
 pub const OFFER: &str = "/v1/offer";
 /// The owner takes the machine back.

@@ -279,6 +279,56 @@ async fn a_corrupt_image_is_refused() {
     assert_eq!((info.manifest.name.as_str(), info.used_by.len()), ("other", 0));
 }
 
+/// Images that no VM has give way to one that needs room, the one used longest ago first; nothing else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn images_give_way_within_their_quota() {
+    let mut bed = bed("boot").await;
+    let client = bed.client();
+    let size = client.list_images().await.unwrap()[0].manifest.size;
+    let create = VmCreate {
+        start: false,
+        ..sh("x", "true")
+    };
+    client.create_vm(&create).await.unwrap();
+    // Room for three of the same size, and a little.
+    bed.kill_agent();
+    let config = bed.path("agent.toml");
+    let quota = format!("[images]\nquota = \"{}K\"\n", 3 * size / 1024 + 64);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[restart]", &format!("{quota}[restart]"))).unwrap();
+    bed.start().await;
+    let import = async |name: &str| {
+        let path = bed.fake_image(name).to_str().unwrap().to_string();
+        // Times are told apart by milliseconds.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.import_image(&ImageImport { path, name: None }).await
+    };
+    let names = async || -> Vec<String> {
+        let images = client.list_images().await.unwrap();
+        images.into_iter().map(|image| image.manifest.name).collect()
+    };
+    import("one").await.unwrap();
+    import("two").await.unwrap();
+    assert_eq!(names().await, ["base", "one", "two"]);
+    // Used again, the older one is the younger.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let create = VmCreate {
+        start: false,
+        image: "one".into(),
+        ..sh("y", "true")
+    };
+    client.create_vm(&create).await.unwrap();
+    client.delete_vm("y", false).await.unwrap();
+    import("three").await.unwrap();
+    assert_eq!(names().await, ["base", "one", "three"]);
+    let gc = |to_bytes| secovia_agent_api::ImageGc { to_bytes };
+    assert_eq!(client.gc_images(&gc(None)).await.unwrap().removed, [""; 0]);
+    let report = client.gc_images(&gc(Some(0))).await.unwrap();
+    assert_eq!(report.removed, ["one", "three"]);
+    assert!(report.freed_bytes >= 2 * size, "{report:?}");
+    assert_eq!(names().await, ["base"], "a VM has it");
+}
+
 /// An image that a VM uses stays what it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_image_in_use_is_not_replaced() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
-use secovia_agent_api::{ErrorBody, ImageImport, ImageInfo, route};
+use secovia_agent_api::{ErrorBody, ImageGc, ImageGcReport, ImageImport, ImageInfo, route};
 
 use super::body::Body;
 use super::error::ApiError;
@@ -27,6 +27,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Image
         (status = 201, body = ImageInfo),
         (status = 400, description = "The image is wrong, or too large.", body = ErrorBody),
         (status = 409, description = "A microVM uses an image of this name.", body = ErrorBody),
+        (status = 507, description = "The images that microVMs use leave no room.", body = ErrorBody),
     )
 )]
 pub(super) async fn import(
@@ -42,6 +43,19 @@ pub(super) async fn import(
         )
         .await?;
     Ok((StatusCode::CREATED, Json(image)))
+}
+
+/// Removes images that no microVM uses, the one used longest ago first, until all take no more than the quota, or what
+/// is asked for.
+#[utoipa::path(
+    post, path = route::IMAGES_GC, tag = "images", request_body = ImageGc,
+    responses((status = 200, body = ImageGcReport))
+)]
+pub(super) async fn collect(
+    State(node): State<Arc<Node>>,
+    Body(request): Body<ImageGc>,
+) -> Result<Json<ImageGcReport>, ApiError> {
+    Ok(Json(node.collect_images(&request).await?))
 }
 
 /// Removes an image that no microVM uses.

@@ -56,6 +56,7 @@ fn routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(session::exec))
         .routes(routes!(images::list, images::import))
         .routes(routes!(images::remove))
+        .routes(routes!(images::collect))
         .routes(routes!(lending::offer))
         .routes(routes!(lending::reclaim))
         .routes(routes!(lending::release))
@@ -139,6 +140,7 @@ mod tests {
             route::VM_EXEC,
             route::IMAGES,
             route::IMAGE,
+            route::IMAGES_GC,
             route::OFFER,
             route::RECLAIM,
             route::RELEASE,

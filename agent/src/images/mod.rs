@@ -3,6 +3,7 @@
 pub mod erofs;
 mod manifest;
 pub mod oci;
+mod quota;
 mod stage;
 mod store;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 pub mod tree;
 
 pub use manifest::read_manifest;
+pub use quota::{Held, NoRoom, give_way};
 pub use stage::Staged;
 pub use store::{Image, ImageStore};
 

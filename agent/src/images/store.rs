@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use secovia_agent_api::Manifest;
@@ -30,6 +30,8 @@ pub struct Image {
     pub rootfs: PathBuf,
     /// When it came (Unix time in milliseconds).
     pub imported_ms: u64,
+    /// When a VM was last made of it, or it came (Unix time in milliseconds).
+    pub used_ms: u64,
 }
 
 impl ImageStore {
@@ -100,16 +102,22 @@ impl ImageStore {
                 manifest.size
             )));
         }
-        let imported_ms = metadata
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |since| since.as_millis() as u64);
+        let imported_ms = modified_ms(&metadata);
+        let used_ms = fs::metadata(&path).map_or(imported_ms, |metadata| modified_ms(&metadata));
         Ok(Image {
             manifest,
             rootfs,
             imported_ms,
+            used_ms,
         })
+    }
+
+    /// Notes that the image is used now. Its manifest's time says so: what is lost of it in a crash is a time.
+    pub fn touch(&self, name: &str) -> Result<(), ImageError> {
+        let path = self.dir.join(name).join(MANIFEST_FILE);
+        open_regular(&path)
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .map_err(|source| store_error("note the use of", &path, source))
     }
 
     /// Copies the image at `source`, which `caller` must be able to read, beside the others and checks every byte;
@@ -163,4 +171,10 @@ impl ImageStore {
         };
         read().map_err(|source| store_error("read", &self.dir, source))
     }
+}
+
+fn modified_ms(metadata: &fs::Metadata) -> u64 {
+    let modified = metadata.modified().ok();
+    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_millis() as u64)
 }

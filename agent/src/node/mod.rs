@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod images;
 mod lender;
 mod lending;
 mod open;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::Flock;
 use secovia_agent_api::{
-    ErrorCode, Health, HealthStatus, ImageInfo, KillRequest, Vm, VmCreate, VmState, VmStats, WaitUntil,
+    ErrorCode, Health, HealthStatus, KillRequest, Vm, VmCreate, VmState, VmStats, WaitUntil,
 };
 use secovia_guest_protocol::Request;
 use tokio::sync::oneshot;
@@ -17,11 +17,10 @@ use super::check;
 use super::error::NodeError;
 use super::lender::Lender;
 use super::open::{self, OpenError};
-use crate::caller::Caller;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::guest;
-use crate::images::Image;
+use crate::images::{Image, ImageError};
 use crate::lending::desk::{Desk, claim};
 use crate::lifecycle::{Event, Life, advance};
 use crate::process::Usage;
@@ -34,17 +33,17 @@ const KVM: &str = "/dev/kvm";
 /// The node. One for each state directory.
 #[derive(Debug)]
 pub struct Node {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     vms: Mutex<BTreeMap<VmId, Handle>>,
     /// Held while a name, a user or an image is looked up and then used: a creation, a change of the images.
-    gate: tokio::sync::Mutex<Gate>,
+    pub(super) gate: tokio::sync::Mutex<Gate>,
     /// Held as long as the node lives.
     _lock: Flock<File>,
 }
 
 /// What only the holder of the gate knows.
 #[derive(Debug, Default)]
-struct Gate {
+pub(super) struct Gate {
     /// The user that was given last.
     last_uid: Option<u32>,
 }
@@ -104,7 +103,7 @@ impl Node {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Handle>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Handle>> {
         self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +142,11 @@ impl Node {
     pub async fn create(self: &Arc<Self>, create: VmCreate) -> Result<Vm, NodeError> {
         check::create(&create, &self.context.config.state_dir)?;
         let mut gate = self.gate.lock().await;
-        let image = block_in_place(|| self.context.images.get(&create.image))?;
+        let image = block_in_place(|| {
+            let image = self.context.images.get(&create.image)?;
+            self.context.images.touch(&create.image)?;
+            Ok::<_, ImageError>(image)
+        })?;
         let name = self.name_for(&create)?;
         let id = self.new_id()?;
         let uid = self.new_uid(gate.last_uid)?;
@@ -311,80 +314,6 @@ impl Node {
         self.context.place(handle.view.borrow().record.id).log()
     }
 
-    /// All images, by name.
-    pub fn images(&self) -> Result<Vec<ImageInfo>, NodeError> {
-        let images = block_in_place(|| self.context.images.list())?;
-        Ok(images.into_iter().map(|image| self.image_info(image)).collect())
-    }
-
-    fn image_info(&self, image: Image) -> ImageInfo {
-        let used_by = self.image_users(&image.manifest.name);
-        ImageInfo {
-            manifest: image.manifest,
-            imported_at_ms: image.imported_ms,
-            used_by,
-        }
-    }
-
-    fn image_users(&self, image: &str) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .lock()
-            .values()
-            .map(|handle| handle.view.borrow().clone())
-            .filter(|view| !view.removed && view.record.spec.image == image)
-            .map(|view| view.record.name)
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// Takes an image into the store. An image of the same name gives way, unless a VM uses it and the
-    /// content differs.
-    pub async fn import_image(
-        &self,
-        path: &Path,
-        name: Option<&str>,
-        caller: &Caller,
-    ) -> Result<ImageInfo, NodeError> {
-        if !path.is_absolute() {
-            let message = format!(
-                "`path` is {:?}; give an absolute path",
-                path.display().to_string()
-            );
-            return Err(NodeError::new(ErrorCode::BadRequest, message));
-        }
-        let staged = block_in_place(|| {
-            let limits = self.context.config.images.limits();
-            self.context.images.stage(path, name, caller, limits)
-        })?;
-        let _gate = self.gate.lock().await;
-        let name = &staged.manifest.name;
-        let users = self.image_users(name);
-        let same = block_in_place(|| self.context.images.get(name))
-            .is_ok_and(|image| image.manifest.digest == staged.manifest.digest);
-        if !users.is_empty() && !same {
-            return Err(in_use(name, &users));
-        }
-        let image = block_in_place(|| self.context.images.commit(staged))?;
-        log::info!(
-            "image {} ({}) imported",
-            image.manifest.name,
-            image.manifest.digest
-        );
-        Ok(self.image_info(image))
-    }
-
-    /// Removes an image that no VM uses.
-    pub async fn remove_image(&self, name: &str) -> Result<(), NodeError> {
-        let _gate = self.gate.lock().await;
-        let users = self.image_users(name);
-        if !users.is_empty() {
-            return Err(in_use(name, &users));
-        }
-        block_in_place(|| self.context.images.remove(name))?;
-        Ok(())
-    }
-
     /// Whether the agent is able to work.
     pub fn health(&self) -> Health {
         let mut problems = self.context.config.problems();
@@ -404,14 +333,6 @@ impl Node {
             running: running as u32,
         }
     }
-}
-
-fn in_use(image: &str, users: &[String]) -> NodeError {
-    let message = format!(
-        "image `{image}` is used by {}; remove them first",
-        users.join(", ")
-    );
-    NodeError::new(ErrorCode::ImageInUse, message)
 }
 
 /// A VM as the API shows it.

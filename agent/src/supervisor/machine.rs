@@ -244,6 +244,7 @@ mod tests {
             .unwrap(),
             rootfs: "/images/base/rootfs.erofs".into(),
             imported_ms: 0,
+            used_ms: 0,
         };
         let machine = super::machine(&config, &place, &spec(), &image).unwrap();
         let files: Vec<_> = machine

@@ -25,9 +25,9 @@ pub use error::ClientError;
 pub use stream::{GuestStream, LogStream};
 
 use crate::{
-    AuditRecord, AuditVerdict, ErrorBody, Health, ImageImport, ImageInfo, KillRequest, LogQuery, Offer,
-    ReclaimRequest, Reclaimed, StopRequest, UPGRADE_PROTOCOL, Version, Vm, VmCreate, VmStats, WaitUntil,
-    route,
+    AuditRecord, AuditVerdict, ErrorBody, Health, ImageGc, ImageGcReport, ImageImport, ImageInfo,
+    KillRequest, LogQuery, Offer, ReclaimRequest, Reclaimed, StopRequest, UPGRADE_PROTOCOL, Version, Vm,
+    VmCreate, VmStats, WaitUntil, route,
 };
 
 /// No answer but a log is longer: a bound for what a broken peer can make this process hold.
@@ -169,7 +169,13 @@ impl Client {
         self.get(route::IMAGES, Patience::Prompt).await
     }
 
-    /// Takes an image directory into the agent's store; returns when it is there and its digest was checked.
+    /// Removes images that no microVM uses.
+    pub async fn gc_images(&self, gc: &ImageGc) -> Result<ImageGcReport, ClientError> {
+        self.json(Method::POST, route::IMAGES_GC, Some(gc), Patience::Endless)
+            .await
+    }
+
+    /// Takes an image into the agent's store; returns when it is there and its digest was checked.
     pub async fn import_image(&self, import: &ImageImport) -> Result<ImageInfo, ClientError> {
         self.json(Method::POST, route::IMAGES, Some(import), Patience::Endless)
             .await

@@ -295,7 +295,17 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Removes images that no microVM uses.
+    /// Removes images that no microVM uses, the one used longest ago first, until all take no more than `images.quota` in
+    /// agent.toml. The agent does so itself where an import needs room.
+    Gc {
+        /// Remove all that no microVM uses.
+        #[arg(long)]
+        all: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes images by name that no microVM uses.
     Rm {
         /// Names of images.
         #[arg(required = true, value_name = "IMAGE")]

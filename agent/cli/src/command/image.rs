@@ -1,9 +1,9 @@
-//! `image import`, `ls`, `rm`.
+//! `image import`, `ls`, `gc`, `rm`.
 
 use std::path::Path;
 
 use secovia_agent_api::client::Client;
-use secovia_agent_api::{ImageImport, ImageInfo};
+use secovia_agent_api::{ImageGc, ImageImport, ImageInfo};
 
 use crate::failure::Failure;
 use crate::output::{Table, human, print, print_json};
@@ -81,6 +81,23 @@ fn listing(images: &[ImageInfo], now_ms: u64) -> String {
         ]);
     }
     table.render()
+}
+
+/// `secovia image gc`.
+pub(super) async fn gc(client: &Client, all: bool, json: bool) -> Result<u8, Failure> {
+    let gc = ImageGc {
+        to_bytes: all.then_some(0),
+    };
+    let report = client.gc_images(&gc).await.map_err(Failure::agent("image gc"))?;
+    if json {
+        print_json(&report)?;
+    } else {
+        for name in &report.removed {
+            print(&format!("{name}\n"))?;
+        }
+        print(&format!("{} freed\n", human::bytes(report.freed_bytes)))?;
+    }
+    Ok(0)
 }
 
 /// `secovia image rm`.

@@ -41,6 +41,7 @@ pub(crate) fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Command::Image(ImageCommand::Import { name, path }) => {
             runtime.block_on(image::import(&client, name, &path))
         }
+        Command::Image(ImageCommand::Gc { all, json }) => runtime.block_on(image::gc(&client, all, json)),
         Command::Image(ImageCommand::Ls { json }) => runtime.block_on(image::ls(&client, json)),
         Command::Image(ImageCommand::Rm { names }) => runtime.block_on(image::rm(&client, names)),
         Command::Offer(args) => runtime.block_on(lending::offer(&client, &args)),

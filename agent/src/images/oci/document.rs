@@ -7,12 +7,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::OciError;
+use super::error::{LAYERS_MAX, OciError};
 use super::layer::hex;
 use super::source::{LAYOUT_FILE, Source};
-
-/// Layers that an image may have. (Docker makes at most 127.)
-pub const LAYERS_MAX: usize = 128;
 
 /// An index may lead to an index, so often.
 const INDEX_DEPTH: usize = 3;

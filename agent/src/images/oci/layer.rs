@@ -8,7 +8,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType};
 
-use super::LayerError;
+use super::error::LayerError;
 use super::member::Extensions;
 use super::path::{Mark, parse_path, parse_text};
 use crate::images::tree::{Content, Kind, Meta, Tree};

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use tar::{Entry, EntryType, Header};
 
-use super::LayerError;
+use super::error::LayerError;
 
 /// No extension is larger: it is held in memory. Attributes of a file are the largest.
 const EXTENSION_MAX: u64 = 1 << 20;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tar::Archive;
 
-use super::OciError;
+use super::error::OciError;
 use super::path::parse_path;
 use crate::caller::Caller;
 

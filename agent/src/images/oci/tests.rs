@@ -1,12 +1,14 @@
 mod good;
 mod hostile;
-pub(crate) mod maker;
+mod maker;
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
+use super::build::{read_tree, write_contents};
 use super::*;
+use crate::images::erofs::Layout;
 
 const LIMITS: Limits = Limits {
     bytes: 16 << 20,
