@@ -56,7 +56,10 @@ pub fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     }
 }
 
-/// What a process does between fork and exec.
+/// The highest `oom_score_adj` (Linux, filesystems/proc).
+const FIRST_TO_GO: &[u8] = b"1000";
+
+/// What a process does between fork and exec: it becomes the first to be ended where memory runs out, and what is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct BeforeExec {
     /// It writes its number there.
@@ -98,6 +101,16 @@ impl BeforeExec {
             }
             if self.core_scheduling {
                 core_cookie()?;
+            }
+            // Should the kernel run out of memory all the same, it ends a microVM, never what is the owner's. To offer
+            // oneself takes no right, and what cannot be offered must not keep a VM from starting.
+            let scores = libc::open(
+                c"/proc/self/oom_score_adj".as_ptr(),
+                libc::O_WRONLY | libc::O_CLOEXEC,
+            );
+            if scores >= 0 {
+                libc::write(scores, FIRST_TO_GO.as_ptr().cast(), FIRST_TO_GO.len());
+                libc::close(scores);
             }
             // Refused only by kernels before 5.11; what the agent opens is close-on-exec anyway.
             libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);

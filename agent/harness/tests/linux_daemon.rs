@@ -54,7 +54,6 @@ async fn no_moment_of_a_run_is_a_bad_one_to_die() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "twenty rounds with real guests take longer than the lab lives; tests/daemon.rs has them with a stand-in"]
 async fn the_owner_takes_it_back_in_time() {
     let _one = ONE_AT_A_TIME.lock().await;
     scenarios::the_owner_takes_it_back_in_time(&programs(), 20, 30).await;

@@ -13,14 +13,12 @@ fn programs() -> Programs {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "not seen to hold in the lab yet, where emulation costs the owner's time too"]
 async fn the_owners_memory_comes_first() {
     let _one = ONE_AT_A_TIME.lock().await;
     scenarios::the_owners_memory_comes_first(&programs(), LOAD).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "not seen to hold in the lab yet, where emulation costs the owner's time too"]
 async fn the_owners_cpu_time_comes_first() {
     let _one = ONE_AT_A_TIME.lock().await;
     scenarios::the_owners_cpu_time_comes_first(&programs(), LOAD).await;

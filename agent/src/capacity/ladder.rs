@@ -191,8 +191,8 @@ pub struct Ladder {
 /// Between two looks no more than this counts towards a cooldown: who does not look sees no calm.
 const RELIEF_STEP_MS: u64 = 5_000;
 
-/// At the worst, a rung has only this part of its time.
-const CRITICAL_PART: u64 = 4;
+/// At the worst, a rung has no more time than this.
+const CRITICAL_HOLD_MS: u64 = 100;
 
 /// The most time that the last resort of an order gets.
 const KILL_LEAD_MS: u64 = 5_000;
@@ -242,7 +242,7 @@ impl Settings {
             (Rung::Open, _) => 0,
             // What frees no memory is not waited for.
             (Rung::Closed | Rung::Squeeze | Rung::Pause, Scarcity::Critical) => 0,
-            (Rung::Shutdown | Rung::Kill, Scarcity::Critical) => self.hold_ms / CRITICAL_PART,
+            (Rung::Shutdown | Rung::Kill, Scarcity::Critical) => self.hold_ms.min(CRITICAL_HOLD_MS),
             (_, _) => self.hold_ms,
         }
     }

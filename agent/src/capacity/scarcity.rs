@@ -5,11 +5,17 @@ use super::ladder::Scarcity;
 /// The reservation is watched as it is eaten up, at most this much of it: who has reserved a lot need not fear a burst.
 const WATCHED_MAX: u64 = 4 << 30;
 
+/// To take back a microVM's memory takes this long, in milliseconds: to notice, to end its process, and for the kernel to
+/// free it all. Memory that will not last so long is critical, whatever is left of it.
+const REACTION_MS: u64 = 600;
+
 /// What the host shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signals {
     /// Memory that can be had without swapping, in bytes.
     pub available: u64,
+    /// How fast the owner takes it, in bytes a second; 0 where nobody does.
+    pub sinking: u64,
     /// What the owner has reserved, in bytes.
     pub reserve: u64,
     /// The owner's processes wait for memory.
@@ -24,14 +30,17 @@ pub struct Signals {
 /// than what it begins at, so that a value on the edge does not swing.
 ///
 /// When all that is offered is lent, the reservation and the margin are what is still available. So memory grows scarce
-/// when the owner eats into the reservation; at a quarter of it there is no more time to wait.
+/// when the owner eats into the reservation; at a quarter of it there is no more time to wait. Nor is there while it sinks
+/// so fast that it will be gone before anything could be taken back.
 pub fn classify(signals: &Signals, before: Scarcity) -> Scarcity {
     let watched = signals.reserve.min(WATCHED_MAX);
+    let gone_soon =
+        u128::from(signals.available) * 1_000 < u128::from(signals.sinking) * u128::from(REACTION_MS);
     let below = |level: Scarcity, edge: u64| {
         let edge = if before >= level { edge + edge / 8 } else { edge };
         signals.available < edge
     };
-    let memory = if below(Scarcity::Critical, watched / 4) {
+    let memory = if gone_soon || below(Scarcity::Critical, watched / 4) {
         Scarcity::Critical
     } else if below(Scarcity::Scarce, watched / 2) {
         Scarcity::Scarce
@@ -64,6 +73,7 @@ mod tests {
     fn signals(available: u64) -> Signals {
         Signals {
             available: available * MIB,
+            sinking: 0,
             reserve: 1024 * MIB,
             memory_stall: false,
             io_stall: false,
@@ -92,6 +102,27 @@ mod tests {
             ..signals(5000)
         };
         assert_eq!(classify(&large, Scarcity::Calm), Scarcity::Calm);
+    }
+
+    #[test]
+    fn what_will_not_last_is_critical_at_once() {
+        for (available, sinking, scarcity) in [
+            (4000, 4000, Scarcity::Calm),
+            (4000, 7000, Scarcity::Critical),
+            (600, 900, Scarcity::Tight),
+            (600, 1001, Scarcity::Critical),
+            (0, 0, Scarcity::Critical),
+        ] {
+            let signals = Signals {
+                sinking: sinking * MIB,
+                ..signals(available)
+            };
+            assert_eq!(
+                classify(&signals, Scarcity::Calm),
+                scarcity,
+                "{available} {sinking}"
+            );
+        }
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Meter {
         self.meminfo("MemAvailable:")
     }
 
+    /// What the VMs hold that cannot be dropped; nothing where no control group tells.
+    pub fn held(&self) -> Option<u64> {
+        slice_memory(self.slice.as_ref()?).ok()
+    }
+
     /// What the owner used since the last look; nothing at the first. `vmms` are the processes of the VMs.
     pub fn sample(&mut self, now_ms: u64, vmms: &[u32]) -> Result<Option<Sample>, MeasureError> {
         let used: BTreeMap<u32, Usage> = match self.slice {
@@ -210,7 +215,7 @@ fn owner_cpu(last: &Counters, now: &Counters) -> u64 {
     owner_us / (now.at_ms - last.at_ms).max(1)
 }
 
-/// What the VMs hold that cannot be dropped: all but the page cache.
+/// Memory of a control group that cannot be dropped: all but the page cache.
 fn slice_memory(slice: &Path) -> Result<u64, MeasureError> {
     let read = |name: &str| {
         let path = slice.join(name);

@@ -81,7 +81,6 @@ fn ended(bench: Bench) -> End {
 
 /// 2 MiB each way over TCP arrive whole; echoes of up to 60,000 bytes, which go in fragments, come back.
 #[test]
-#[ignore = "in half of the runs the guest resets or stands still while it sends; whether by the device or the emulation is not known"]
 fn what_goes_over_the_network_arrives_whole() {
     with_tap(|| {
         let bytes: Vec<u8> = (0..SENT as u32).map(|at| (at ^ (at >> 11)) as u8).collect();

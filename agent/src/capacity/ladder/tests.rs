@@ -103,10 +103,10 @@ fn at_the_worst_what_frees_no_memory_is_not_waited_for() {
         })
         .collect();
     assert_eq!(tos, [Rung::Closed, Rung::Squeeze, Rung::Pause, Rung::Shutdown]);
-    assert_eq!(effects.last(), Some(&Effect::ShutDownOne { within_ms: 250 }));
+    assert_eq!(effects.last(), Some(&Effect::ShutDownOne { within_ms: 100 }));
     assert!(watched.ladder.measures().paused);
     watched.input.ending = 1;
-    assert_eq!(watched.after(250).last(), Some(&Effect::KillOne));
+    assert_eq!(watched.after(100).last(), Some(&Effect::KillOne));
 }
 
 #[test]

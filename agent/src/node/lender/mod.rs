@@ -47,6 +47,12 @@ const PLENTY: u64 = 3;
 /// Where nothing is lent an order is all that can happen, and it wakes the task.
 const NEVER: Duration = Duration::from_secs(3_600);
 
+/// `bytes` within `time`, in bytes a second. Looks that follow each other at once show less, so that one page is no flood.
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let time_ms = time.max(SOON).as_millis();
+    u64::try_from(u128::from(bytes) * 1_000 / time_ms).unwrap_or(u64::MAX)
+}
+
 /// The task's own state.
 pub(super) struct Lender {
     context: Arc<Context>,
@@ -60,6 +66,8 @@ pub(super) struct Lender {
     reflected: Option<Policy>,
     capacity: Amounts,
     available: u64,
+    /// What the owner had not taken, be it free or with the VMs, and when that was seen.
+    untaken: Option<(u64, Instant)>,
     squeezed: bool,
     paused: BTreeSet<VmId>,
     /// When the order that stands was first seen; gone when its end was recorded.
@@ -84,6 +92,7 @@ impl Lender {
             reflected: None,
             capacity: Amounts::NONE,
             available: u64::MAX,
+            untaken: None,
             squeezed: false,
             paused: BTreeSet::new(),
             reclaiming: None,
@@ -201,15 +210,27 @@ impl Lender {
         let Some(lending) = &policy.lending else {
             return Scarcity::Calm;
         };
-        match self.meter.available() {
-            Ok(available) => self.available = available,
+        let available = match self.meter.available() {
+            Ok(available) => available,
             Err(error) => {
                 self.desk().not_measured(error.to_string());
                 return self.desk().scarcity();
             }
-        }
+        };
+        self.available = available;
+        // What VMs fill is lent to them: it does not sink by that.
+        let untaken = self
+            .meter
+            .held()
+            .map(|held| (available.saturating_add(held), Instant::now()));
+        let sinking = match (self.untaken, untaken) {
+            (Some((before, at)), Some((now, _))) => per_second(before.saturating_sub(now), at.elapsed()),
+            _ => 0,
+        };
+        self.untaken = untaken;
         let signals = Signals {
-            available: self.available,
+            available,
+            sinking,
             reserve: lending.reserve.memory,
             memory_stall: self.pressure.memory_stall(),
             io_stall: self.pressure.io_stall(),
