@@ -209,6 +209,17 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
+/// How many lines were left out and not told of yet.
+pub fn left_out() -> u64 {
+    LOGGER.get().map_or(0, |logger| {
+        logger
+            .pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .left_out
+    })
+}
+
 /// The machine's name, also in a signal handler; empty before the log is started.
 pub fn id() -> &'static str {
     LOGGER.get().map_or("", |logger| &logger.id)

@@ -40,6 +40,13 @@ pub fn write_raw(fd: BorrowedFd<'_>, bytes: &[u8]) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UtcTime(Duration);
 
+impl UtcTime {
+    /// Milliseconds since the beginning of 1970.
+    pub fn milliseconds(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Now.
 pub fn utc_now() -> UtcTime {
     UtcTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())

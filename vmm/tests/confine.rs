@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, dup2_stderr, fork, pipe};
 use secovia_seccomp::{Call, List, RULES, Rules};
 use secovia_vmm::confine::Seccomp;
 use secovia_vmm::kvm::install_kick_handler;
-use secovia_vmm::{logger, sys};
+use secovia_vmm::{logger, metrics, sys};
 use secovia_vmm_api::Exit;
 
 /// Runs `body` in a process of its own; returns its status and what it wrote to standard error.
@@ -171,6 +171,24 @@ fn a_forbidden_call_ends_the_process_and_is_named() {
         );
         assert_eq!(errors.matches('\n').count(), 1, "{errors}");
     }
+}
+
+#[test]
+fn a_forbidden_call_is_counted_where_metrics_go() {
+    let path = std::env::temp_dir().join(format!("secovia-confine-metrics-{}", std::process::id()));
+    metrics::open(&path).unwrap();
+    let (status, _) = under(List::Vcpu, &|| vec![call(libc::SYS_ptrace, [16, 1, 2, 3, 4, 5])]);
+    assert!(matches!(status, WaitStatus::Exited(_, 6)), "{status:?}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // Other tests of this process may have left a line, too.
+    let found = text.lines().any(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["seccomp"]["num_faults"] == 1
+            && line["seccomp"]["thread"] == "vcpu"
+            && line["seccomp"]["call"] == "ptrace(0x10, 0x1, 0x2, 0x3)"
+    });
+    assert!(found, "{text}");
 }
 
 #[test]

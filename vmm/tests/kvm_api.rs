@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{DISK_CONTENTS, Machine, kvm};
 use nix::sys::signal::Signal;
@@ -176,4 +177,204 @@ fn a_socket_that_is_there_is_not_taken_over() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("exists already; remove it"), "{text}");
     assert_eq!(std::fs::read_to_string(machine.api_socket()).unwrap(), "mine");
+}
+
+/// Requests of the guest's before it is ready for the first time: it tries its disk once.
+const FIRST_ROUND: u64 = stubs::DISK_ROUND as u64 + 1;
+
+/// A drive's limiter that lets `size` requests through, and no more for an hour.
+fn hourly(size: u64) -> Value {
+    json!({ "ops": { "size": size, "refill_time": 3_600_000 } })
+}
+
+#[test]
+fn a_limit_and_a_disk_change_while_the_guest_reads() {
+    if !kvm() {
+        return;
+    }
+    let machine = Machine::stub(stubs::DISK_ROUNDS).with("/drives/0/rate_limiter", hourly(FIRST_ROUND));
+    let (mut running, api) = machine.start_served();
+    running.wait_for("ready\n");
+    // The next round is held back.
+    running.type_in("\n");
+    std::thread::sleep(Duration::from_millis(100));
+    let lifted = Instant::now();
+    let patch = json!({ "drive_id": "disk", "rate_limiter": { "ops": { "size": 0, "refill_time": 0 } } });
+    assert_eq!(api.patch("/drives/disk", &patch).status, 204);
+    running.wait_for("ready\nready\n");
+    let held = lifted.elapsed();
+    running.type_in("\n");
+    let begun = Instant::now();
+    running.wait_for("ready\nready\nready\n");
+    let round = begun.elapsed();
+    assert!(
+        held < round * 3 + Duration::from_millis(100),
+        "{held:?} with a round of {round:?}"
+    );
+
+    // Another file, the same one again, and one that is none.
+    let disk = machine.folder.join("disk");
+    let other = machine.folder.join("other");
+    std::fs::copy(&disk, &other).unwrap();
+    for path in [&other, &other, &disk] {
+        let patch = json!({ "drive_id": "disk", "path_on_host": path });
+        assert_eq!(api.patch("/drives/disk", &patch).status, 204);
+        let config = api.get("/vm/config").body;
+        assert_eq!(config["drives"][0]["path_on_host"], json!(path));
+        running.type_in("\n");
+        running.wait_for("ready\nready\n");
+    }
+    for (path, expected) in [
+        ("/nowhere/disk", "No such file"),
+        ("/dev/null", "neither a regular file"),
+    ] {
+        let refused = api.patch(
+            "/drives/disk",
+            json!({ "drive_id": "disk", "path_on_host": path }),
+        );
+        assert_eq!(refused.status, 400);
+        assert!(
+            refused.fault().starts_with("drives.disk.path_on_host: "),
+            "{refused:?}"
+        );
+        assert!(refused.fault().contains(expected), "{refused:?}");
+    }
+    running.type_in("q");
+    let outcome = running.end();
+    assert_eq!(
+        (outcome.status, outcome.errors.as_str()),
+        (Some(3), ""),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn metrics_tell_what_happened_on_request_and_at_the_end() {
+    if !kvm() {
+        return;
+    }
+    let machine = Machine::stub(stubs::DISK_ROUNDS).with("/entropy", json!({}));
+    let path = machine.folder.join("metrics");
+    let machine = machine.argument(&format!("--metrics-path {}", path.display()));
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let (mut running, api) = machine.start_served();
+    running.wait_for("ready\n");
+    api.put("/actions", START);
+    for _ in 0..2 {
+        api.set("/actions", r#"{"action_type": "FlushMetrics"}"#);
+    }
+    let rounds = json!(stubs::DISK_ROUND);
+    let told = lines();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[0]["block"]["read_count"], FIRST_ROUND);
+    assert_eq!(told[0]["block_disk"]["read_count"], FIRST_ROUND);
+    assert!(told[0]["vcpu"]["exit_mmio_write"].as_u64() >= told[0]["block"]["read_count"].as_u64());
+    assert_eq!(
+        told[0]["put_api_requests"],
+        json!({ "actions_count": 2, "actions_fails": 1 })
+    );
+    assert_eq!(told[0]["seccomp"]["num_faults"], 0);
+    assert!(told[0]["utc_timestamp_ms"].as_u64() > Some(1_700_000_000_000));
+    // Only what is new.
+    assert_eq!(told[1]["block"]["read_count"], 0);
+    running.type_in("\n");
+    running.wait_for("ready\nready\n");
+    running.type_in("q");
+    assert_eq!(running.end().status, Some(3));
+    let told = lines();
+    assert_eq!(told.len(), 3);
+    assert!(
+        told[2]["block"]["read_count"].as_u64() >= rounds.as_u64(),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn the_console_goes_where_the_api_says() {
+    if !kvm() {
+        return;
+    }
+    let machine = Machine::stub(stubs::HELLO);
+    let path = machine.folder.join("console");
+    let machine = machine.with("/serial", json!({ "serial_out_path": path }));
+    let (running, api) = machine.start_empty();
+    describe(&machine, &api);
+    api.set("/actions", START);
+    let outcome = running.end();
+    assert_eq!((outcome.status, outcome.output.as_str()), (Some(3), ""));
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "stub\n");
+}
+
+#[test]
+fn a_log_is_set_up_once() {
+    let machine = Machine::stub(stubs::HELLO);
+    let path = machine.folder.join("log");
+    let (running, api) = machine.start_empty();
+    let missing = api.put("/logger", json!({ "log_path": "/nowhere/log" }));
+    assert!(
+        missing
+            .fault()
+            .starts_with("logger.log_path: /nowhere/log: No such file"),
+        "{missing:?}"
+    );
+    let spec = json!({ "log_path": path, "level": "Debug", "show_level": false, "show_log_origin": true });
+    api.set("/logger", &spec);
+    api.set("/logger", json!({ "level": "Info" }));
+    assert!(api.put("/logger", &spec).fault().contains("has its file already"));
+    running.signal(Signal::SIGTERM);
+    let outcome = running.end();
+    assert_eq!((outcome.status, outcome.errors.as_str()), (Some(0), ""));
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(
+        text.contains("] asked to end before the start\n") && text.contains(".rs:"),
+        "{text}"
+    );
+    assert!(!text.contains("INFO"), "{text}");
+}
+
+#[test]
+fn several_clients_are_served_and_bad_ones_sent_away() {
+    let machine = Machine::stub(stubs::HELLO).argument("--http-api-max-payload-size 100");
+    let (running, api) = machine.start_empty();
+    // Silent ones keep nobody out.
+    let silent: Vec<_> = (0..15)
+        .map(|_| std::os::unix::net::UnixStream::connect(&api.socket).unwrap())
+        .collect();
+    assert_eq!(api.get("/version").status, 200);
+    let long = api.put("/logger", "x".repeat(101));
+    assert_eq!(
+        (long.status, long.fault()),
+        (
+            413,
+            "the body has 101 bytes, 100 are read (--http-api-max-payload-size)"
+        )
+    );
+    assert_eq!(api.raw(b"nonsense\r\n\r\n").status, 400);
+    // Two requests in one piece, and one in two, on a connection that stays.
+    let mut stream = std::os::unix::net::UnixStream::connect(&api.socket).unwrap();
+    stream
+        .write_all(b"GET /version HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\nGET /vers")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    stream
+        .write_all(b"ion HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(
+        (
+            text.matches("HTTP/1.1 200 OK").count(),
+            text.matches("firecracker_version").count()
+        ),
+        (3, 2),
+        "{text}"
+    );
+    drop(silent);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().status, Some(0));
 }

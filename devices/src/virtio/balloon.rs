@@ -30,7 +30,7 @@ mod pages;
 mod statistics;
 
 pub use config::BalloonConfig;
-pub use handle::BalloonHandle;
+pub use handle::{BalloonCounters, BalloonHandle};
 pub use statistics::BalloonStatistics;
 
 const DEVICE_TYPE: u32 = 5;
@@ -55,21 +55,6 @@ const LOUD_ERRORS: u64 = 8;
 pub trait Reclaim: Send {
     /// Gives the whole pages in `slice` back; from then on they read as zeroes.
     fn reclaim(&self, slice: &GuestSlice<'_>) -> io::Result<()>;
-}
-
-/// What happened since the balloon was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BalloonCounters {
-    /// Pages that the guest put into the balloon.
-    pub inflated: u64,
-    /// Pages that the guest took out of it.
-    pub deflated: u64,
-    /// Bytes that the guest said it does not use.
-    pub reported: u64,
-    /// Pages that are not the guest's, or too many for one request.
-    pub ignored: u64,
-    /// What the host could not take back.
-    pub host_errors: u64,
 }
 
 /// What a queue is for. Which it is depends on what was agreed on: queues that were not have no number (5.5.2).
@@ -379,6 +364,7 @@ impl VirtioDevice for Balloon {
             Some(Role::Statistics) => self.take_statistics(index, active)?,
             None => false,
         };
+        self.shared().counters.set(self.reclaimer.counters);
         Ok(Outcome {
             interrupt,
             config_changed: false,

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use secovia_vmm::api::http::{self, HEAD_MAX, Parsed};
-use secovia_vmm::api::{Clerk, Effect, Hands, Model, Reply, Request, route};
+use secovia_vmm::api::{Clerk, Effect, Hands, Model, Reply, Request, RequestCounts, route};
 use secovia_vmm_api::VmSpec;
 
 /// The longest body, small enough to be passed.
@@ -25,7 +25,7 @@ fn tame(path: &mut PathBuf) {
 struct Moods(u32);
 
 impl Hands for Moods {
-    fn act(&mut self, effect: Effect) -> Result<Option<String>, String> {
+    fn act(&mut self, effect: Effect, _: &RequestCounts) -> Result<Option<String>, String> {
         self.0 += 1;
         match (self.0 % 3, effect) {
             (0, _) => Err("not now".into()),

@@ -11,7 +11,8 @@ use super::request::Request;
 /// Whoever brings effects about. Called on the main thread.
 pub trait Hands {
     /// Does it all, or says in one line why nothing was done; the answer, where there is more to say than that it is done.
-    fn act(&mut self, effect: Effect) -> Result<Option<String>, String>;
+    /// `counts` is for what tells of requests.
+    fn act(&mut self, effect: Effect, counts: &RequestCounts) -> Result<Option<String>, String>;
 }
 
 /// How often each request was made, and how often refused: by group and name.
@@ -58,7 +59,7 @@ impl Clerk {
             let Plan { effect, next, reply } = plan;
             let told = match effect {
                 Effect::None => None,
-                effect => hands.act(effect).map_err(Refusal::Failed)?,
+                effect => hands.act(effect, &self.counts).map_err(Refusal::Failed)?,
             };
             if let Some(next) = next {
                 self.model = next;

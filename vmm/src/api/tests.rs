@@ -14,7 +14,7 @@ struct Notes {
 }
 
 impl Hands for Notes {
-    fn act(&mut self, effect: Effect) -> Result<Option<String>, String> {
+    fn act(&mut self, effect: Effect, _: &RequestCounts) -> Result<Option<String>, String> {
         self.seen.push(format!("{effect:?}"));
         if self.fail {
             Err("it failed".into())

@@ -1,4 +1,4 @@
-//! What happens when a thread makes a call that its filter does not allow: a line in the log, and the end.
+//! What happens when a thread makes a call that its filter does not allow: a line in the log, one in the metrics, and the end.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use secovia_seccomp::{Call, List};
 use secovia_vmm_api::Exit;
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::{logger, sys};
+use crate::{logger, metrics, sys};
 
 thread_local! {
     /// The narrowest filter that this thread is under. For the handler alone.
@@ -55,6 +55,14 @@ extern "C" fn handler(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut 
     );
     let length = LINE - rest.len();
     logger::write_raw(&line[..length]);
+    let mut rest = &mut line[..];
+    let _ = writeln!(
+        rest,
+        "{{\"utc_timestamp_ms\":{},\"seccomp\":{{\"num_faults\":1,\"call\":\"{call}\",\"thread\":\"{list}\"}}}}",
+        sys::utc_now().milliseconds(),
+    );
+    let length = LINE - rest.len();
+    metrics::write_raw(&line[..length]);
     sys::exit_now(Exit::ForbiddenCall.code());
 }
 

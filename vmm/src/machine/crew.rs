@@ -14,8 +14,10 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::error::MachineError;
 use super::inventory::Control;
-use crate::api::{Effect, Hands, NewDisk};
+use super::report::{self, Report};
+use crate::api::{Effect, Hands, NewDisk, Office, RequestCounts};
 use crate::vcpu::thread::Threads;
+use crate::{metrics, sys};
 
 /// 256 pages of 4 KiB.
 const PAGES_PER_MIB: u32 = 256;
@@ -29,6 +31,7 @@ pub(super) struct Crew<'a> {
     events: Arc<Mutex<Ged>>,
     devices: Vec<Device>,
     still: Still,
+    report: Report,
 }
 
 /// One device from outside.
@@ -58,6 +61,7 @@ impl<'a> Crew<'a> {
                 .collect::<io::Result<_>>()
                 .map_err(MachineError::host("watch a device"))?,
             still: Still::default(),
+            report: Report::default(),
         })
     }
 
@@ -70,6 +74,25 @@ impl<'a> Crew<'a> {
     pub(super) fn press_button(&self) -> io::Result<()> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.notify(GedEvent::PowerButton)
+    }
+
+    /// Writes a line of metrics, if they go anywhere.
+    pub(super) fn report(&mut self, counts: &RequestCounts) -> io::Result<()> {
+        if !metrics::is_open() {
+            return Ok(());
+        }
+        let controls = self.devices.iter().map(|device| &device.control);
+        let groups = report::groups(controls, self.threads.counters(), counts);
+        metrics::write(&self.report.line(groups, sys::utc_now().milliseconds()))
+    }
+
+    /// Writes a line of metrics, with the requests that `office` counted.
+    pub(super) fn report_with(&mut self, office: Option<&Office>) {
+        let none = RequestCounts::new();
+        let counts = office.map_or(&none, |office| office.clerk.counts());
+        if let Err(error) = self.report(counts) {
+            log::warn!("write metrics: {error}");
+        }
     }
 
     fn pause(&self) -> Result<(), String> {
@@ -152,14 +175,16 @@ impl Device {
 }
 
 impl Hands for Crew<'_> {
-    fn act(&mut self, effect: Effect) -> Result<Option<String>, String> {
+    fn act(&mut self, effect: Effect, counts: &RequestCounts) -> Result<Option<String>, String> {
         match effect {
             Effect::Pause => self.pause()?,
             Effect::Resume => self.resume(),
             Effect::PressButton => self
                 .press_button()
                 .map_err(|error| format!("press the power button: {error}"))?,
-            Effect::FlushMetrics => {}
+            Effect::FlushMetrics => self
+                .report(counts)
+                .map_err(|error| format!("write metrics: {error}"))?,
             Effect::Drive { id, limit, disk } => self.change_drive(&id, limit, disk)?,
             Effect::Network { id, rx, tx } => self.change_network(&id, rx, tx)?,
             Effect::BalloonTarget(mib) => {

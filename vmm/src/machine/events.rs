@@ -21,9 +21,13 @@ use super::ending::FirstEnding;
 use super::error::MachineError;
 use super::life::{Action, Event, Life};
 use crate::api::Office;
+use crate::metrics;
 
 /// A handful of sources, each at most once in a round.
 const ROUND: usize = 32;
+
+/// How often metrics are written, as Firecracker does it.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// Blocks the signals that ask the machine to end, and makes them readable. All others are let through, whatever whoever
 /// started the process had blocked: one fetches vCPUs back, and one tells of forbidden system calls.
@@ -52,6 +56,8 @@ struct Desk<'a> {
     inbox: Inbox,
     crew: Crew<'a>,
     office: Option<Office>,
+    /// When the next line of metrics is due.
+    report: Instant,
 }
 
 /// One descriptor that the loop watches.
@@ -140,6 +146,7 @@ impl<'a> EventLoop<'a> {
             inbox,
             crew,
             office,
+            report: Instant::now() + REPORT,
         };
         Ok(Self { manager, desk })
     }
@@ -149,7 +156,7 @@ impl<'a> EventLoop<'a> {
         loop {
             let now = Instant::now();
             // Rounded up: a wait that ends too early would be repeated without a pause.
-            let timeout = self.desk.life.remaining(now).map_or(-1, |timeout| {
+            let timeout = self.desk.remaining(now).map_or(-1, |timeout| {
                 i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
             });
             match self.manager.run_with_timeout(timeout) {
@@ -163,6 +170,7 @@ impl<'a> EventLoop<'a> {
             }
             self.desk.act();
             if let Life::Over(outcome) = self.desk.life {
+                self.desk.crew.report_with(self.desk.office.as_ref());
                 return outcome;
             }
         }
@@ -170,8 +178,21 @@ impl<'a> EventLoop<'a> {
 }
 
 impl Desk<'_> {
+    /// How long it may take until time alone asks for something.
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        let report = metrics::is_open().then(|| self.report.saturating_duration_since(now));
+        match (self.life.remaining(now), report) {
+            (Some(life), Some(report)) => Some(life.min(report)),
+            (life, report) => life.or(report),
+        }
+    }
+
     /// Takes up what the sources brought, the API's requests, and the time.
     fn act(&mut self) {
+        if metrics::is_open() && self.report <= Instant::now() {
+            self.report = Instant::now() + REPORT;
+            self.crew.report_with(self.office.as_ref());
+        }
         if let Some(office) = &mut self.office {
             while office.serve_next(&mut self.crew) {}
         }

@@ -4,12 +4,13 @@ use std::mem;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::published::Published;
 use secovia_devices::virtio::balloon::{Balloon, BalloonConfig, BalloonHandle};
 use secovia_devices::virtio::block::{Block, BlockConfig, BlockHandle};
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::net::{Net, NetConfig, NetHandle};
-use secovia_devices::virtio::rng::Rng;
-use secovia_devices::virtio::vsock::Vsock;
+use secovia_devices::virtio::rng::{Rng, RngHandle};
+use secovia_devices::virtio::vsock::{Vsock, VsockCounters};
 
 use super::error::MachineError;
 use crate::acpi::VirtioSlot;
@@ -34,9 +35,9 @@ pub(super) enum Control {
     /// The balloon.
     Balloon(BalloonHandle),
     /// The socket device.
-    Vsock,
+    Vsock(Published<VsockCounters>),
     /// The entropy device.
-    Entropy,
+    Entropy(RngHandle),
 }
 
 /// One virtio device, as configured.
@@ -100,7 +101,7 @@ impl Item {
             Self::Vsock(config) => match Vsock::new(config.cid, &config.path) {
                 Ok(vsock) => {
                     allow_descriptors();
-                    Ok(Control::Vsock.of(vsock))
+                    Ok(Control::Vsock(vsock.counters()).of(vsock))
                 }
                 Err(error) => Err(device("vsock.uds_path".into(), &error)),
             },
@@ -121,7 +122,7 @@ impl Item {
                 )),
             },
             Self::Entropy(limit) => match Rng::new(limit) {
-                Ok(rng) => Ok(Control::Entropy.of(rng)),
+                Ok(rng) => Ok(Control::Entropy(rng.handle()).of(rng)),
                 Err(error) => Err(MachineError::host("make a timer for the entropy device")(error)),
             },
         }

@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod inventory;
 mod life;
+mod report;
 mod start;
 mod terminal;
 mod waiting;

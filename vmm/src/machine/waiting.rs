@@ -9,7 +9,7 @@ use secovia_vmm_api::VmSpec;
 use super::assembly::Parts;
 use super::error::MachineError;
 use super::start::{Prelude, Settings, Started, start};
-use crate::api::{Effect, Hands, Office};
+use crate::api::{Effect, Hands, Office, RequestCounts};
 use crate::config::VmConfig;
 use crate::{logger, metrics, sys};
 
@@ -60,7 +60,7 @@ struct Starter {
 }
 
 impl Hands for Starter {
-    fn act(&mut self, effect: Effect) -> Result<Option<String>, String> {
+    fn act(&mut self, effect: Effect, _: &RequestCounts) -> Result<Option<String>, String> {
         match effect {
             Effect::Start(spec) => self.start(*spec)?,
             Effect::Log(spec) => logger::change(&spec).map_err(|error| error.to_string())?,

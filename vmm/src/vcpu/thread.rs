@@ -9,6 +9,7 @@ use secovia_devices::bus::{Bus, Effect};
 use secovia_seccomp::List;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
+use super::counters::ExitCounters;
 use super::state::{Request, RunState};
 use crate::confine::Seccomp;
 use crate::kvm::{Stop, Vcpu, VcpuExit};
@@ -112,6 +113,7 @@ impl Control {
 /// All vCPUs' threads.
 pub struct Threads {
     control: Arc<Control>,
+    counters: Vec<Arc<ExitCounters>>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -127,16 +129,19 @@ impl Threads {
         let control = Arc::new(Control::new(Request::Run));
         let mut threads = Self {
             control,
+            counters: Vec::with_capacity(vcpus.len()),
             handles: Vec::with_capacity(vcpus.len()),
         };
         for (index, mut vcpu) in vcpus.into_iter().enumerate() {
             let (control, buses, listener) = (threads.control.clone(), buses.clone(), listener.clone());
             let seccomp = seccomp.clone();
+            let counters = Arc::<ExitCounters>::default();
+            threads.counters.push(counters.clone());
             let handle = Builder::new()
                 .name(format!("vcpu{index}"))
                 .stack_size(STACK)
                 .spawn(move || match seccomp.enter(List::Vcpu) {
-                    Ok(()) => vcpu.on_this_thread(|vcpu| live(vcpu, &control, &buses, &*listener)),
+                    Ok(()) => vcpu.on_this_thread(|vcpu| live(vcpu, &control, &buses, &*listener, &counters)),
                     Err(error) => listener.ended(Ending::Failed(error.to_string())),
                 })?;
             threads.handles.push(handle);
@@ -152,6 +157,11 @@ impl Threads {
                 log::debug!("signal {:?}: {error}", handle.thread().name());
             }
         }
+    }
+
+    /// What each vCPU left the guest for.
+    pub fn counters(&self) -> &[Arc<ExitCounters>] {
+        &self.counters
     }
 
     /// Has all vCPUs hold still: when this returns true, none of them executes the guest or serves a device. One that is
@@ -181,11 +191,11 @@ impl Threads {
 }
 
 /// A vCPU's whole life.
-fn live(vcpu: &mut Vcpu, control: &Control, buses: &Buses, listener: &dyn Listener) {
+fn live(vcpu: &mut Vcpu, control: &Control, buses: &Buses, listener: &dyn Listener, counters: &ExitCounters) {
     let mut state = RunState::Paused.on_request(control.current());
     loop {
         state = match state {
-            RunState::Running => match execute(vcpu, buses) {
+            RunState::Running => match execute(vcpu, buses, counters) {
                 None => {
                     // Cleared before the request is read: a request that comes in between kicks again.
                     vcpu.clear_kick();
@@ -209,10 +219,11 @@ fn live(vcpu: &mut Vcpu, control: &Control, buses: &Buses, listener: &dyn Listen
 }
 
 /// Runs the guest until it ends, or until the thread is interrupted (`None`).
-fn execute(vcpu: &mut Vcpu, buses: &Buses) -> Option<Ending> {
+fn execute(vcpu: &mut Vcpu, buses: &Buses, counters: &ExitCounters) -> Option<Ending> {
     loop {
         let effect = match vcpu.run() {
             Ok(VcpuExit::PortWrite { port, accesses }) => {
+                counters.io_out.count();
                 let effects = accesses.map(|data| buses.ports.write(port.into(), data));
                 effects.fold(
                     Effect::None,
@@ -220,17 +231,30 @@ fn execute(vcpu: &mut Vcpu, buses: &Buses) -> Option<Ending> {
                 )
             }
             Ok(VcpuExit::PortRead { port, accesses }) => {
+                counters.io_in.count();
                 accesses.for_each(|data| read(&buses.ports, port.into(), data));
                 Effect::None
             }
-            Ok(VcpuExit::MemoryWrite(address, data)) => buses.memory.write(address, data),
+            Ok(VcpuExit::MemoryWrite(address, data)) => {
+                counters.mmio_write.count();
+                buses.memory.write(address, data)
+            }
             Ok(VcpuExit::MemoryRead(address, data)) => {
+                counters.mmio_read.count();
                 read(&buses.memory, address, data);
                 Effect::None
             }
             Ok(VcpuExit::Interrupted) => return None,
-            Ok(VcpuExit::Stop(stop)) => return Some(Ending::Stop(stop)),
-            Err(error) => return Some(Ending::Failed(error.to_string())),
+            Ok(VcpuExit::Stop(stop)) => {
+                if matches!(stop, Stop::Broken(_)) {
+                    counters.failures.count();
+                }
+                return Some(Ending::Stop(stop));
+            }
+            Err(error) => {
+                counters.failures.count();
+                return Some(Ending::Failed(error.to_string()));
+            }
         };
         if effect != Effect::None {
             return Some(Ending::Effect(effect));

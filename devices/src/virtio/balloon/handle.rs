@@ -9,6 +9,22 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::config::BalloonConfig;
 use super::statistics::BalloonStatistics;
+use crate::published::Published;
+
+/// What happened since the balloon was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BalloonCounters {
+    /// Pages that the guest put into the balloon.
+    pub inflated: u64,
+    /// Pages that the guest took out of it.
+    pub deflated: u64,
+    /// Bytes that the guest said it does not use.
+    pub reported: u64,
+    /// Pages that are not the guest's, or too many for one request.
+    pub ignored: u64,
+    /// What the host could not take back.
+    pub host_errors: u64,
+}
 
 /// By which the machine sets a balloon's target and reads what the guest says. Any thread may use it; the device learns
 /// of it on the event loop's. Copies are one handle.
@@ -24,6 +40,7 @@ pub(super) struct Shared {
     /// In milliseconds.
     interval: AtomicU64,
     statistics: Mutex<BalloonStatistics>,
+    pub(super) counters: Published<BalloonCounters>,
     /// Readable when `target` has changed. It is watched edge-triggered, and never read.
     pub(super) wake: EventFd,
 }
@@ -36,6 +53,7 @@ impl BalloonHandle {
             actual: AtomicU32::new(0),
             interval: AtomicU64::new(milliseconds(interval)),
             statistics: Mutex::default(),
+            counters: Published::default(),
             wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         })))
     }
@@ -63,6 +81,11 @@ impl BalloonHandle {
     /// What the guest said last of its memory.
     pub fn statistics(&self) -> BalloonStatistics {
         *self.0.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happened, as of the last call of the device.
+    pub fn counters(&self) -> BalloonCounters {
+        self.0.counters.get()
     }
 
     /// How often the guest is asked, from the next answer on. Of use only where statistics were switched on at the start.

@@ -11,6 +11,7 @@ use super::listener::Listener;
 use super::packet::{HEADER_LEN, Header};
 use super::{Payload, VsockError};
 use crate::GuestMemory;
+use crate::published::Published;
 use crate::virtio::chain::{Buffers, Chain};
 use crate::virtio::device::{Active, DeviceError, Outcome, VirtioDevice};
 
@@ -40,6 +41,21 @@ pub struct Vsock {
     chain: Chain,
     /// The guest is still to be told that all streams are gone.
     reset_due: bool,
+    counters: VsockCounters,
+    published: Published<VsockCounters>,
+}
+
+/// What happened on a socket device since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VsockCounters {
+    /// Packets that the guest received.
+    pub rx_packets: u64,
+    /// Bytes of streams in them.
+    pub rx_bytes: u64,
+    /// Packets that the guest sent.
+    pub tx_packets: u64,
+    /// Bytes of streams in them.
+    pub tx_bytes: u64,
 }
 
 impl Vsock {
@@ -57,7 +73,14 @@ impl Vsock {
             engine: Engine::new(cid, Host::new(listener)?),
             chain: Chain::new(),
             reset_due: false,
+            counters: VsockCounters::default(),
+            published: Published::default(),
         })
+    }
+
+    /// What happens, as of the device's last call; for whoever does not have the device.
+    pub fn counters(&self) -> Published<VsockCounters> {
+        self.published.clone()
     }
 
     /// Ends all streams and tells the guest with a TRANSPORT_RESET event, after which its driver reads the CID
@@ -107,6 +130,7 @@ impl Vsock {
                 break;
             }
         }
+        self.published.set(self.counters);
         Ok(Outcome {
             interrupt,
             config_changed: false,
@@ -130,7 +154,9 @@ impl Vsock {
                 && !active.share.was_cut_short()
                 && self.chain.next(TX, queue, memory)?
             {
-                take_packet(&mut self.engine, &self.chain, memory)?;
+                let bytes = take_packet(&mut self.engine, &self.chain, memory)?;
+                self.counters.tx_packets = self.counters.tx_packets.wrapping_add(1);
+                self.counters.tx_bytes = self.counters.tx_bytes.wrapping_add(bytes.into());
                 self.chain.complete(queue, memory, 0)?;
                 used = true;
                 active.share.is_over();
@@ -180,6 +206,8 @@ impl Vsock {
             head.write(&header.encode())?;
             body.write(payload)?;
             let written = HEADER_LEN_U32.saturating_add(header.len);
+            self.counters.rx_packets = self.counters.rx_packets.wrapping_add(1);
+            self.counters.rx_bytes = self.counters.rx_bytes.wrapping_add(header.len.into());
             self.chain.complete(queue, memory, written)?;
             used = true;
             active.share.is_over();
@@ -194,8 +222,8 @@ impl Vsock {
 /// [`HEADER_LEN`] as descriptors count.
 const HEADER_LEN_U32: u32 = HEADER_LEN as u32;
 
-/// Hands the packet in `chain` to the engine.
-fn take_packet(engine: &mut Engine, chain: &Chain, memory: &GuestMemory) -> Result<(), DeviceError> {
+/// Hands the packet in `chain` to the engine; returns how many bytes of a stream are in it.
+fn take_packet(engine: &mut Engine, chain: &Chain, memory: &GuestMemory) -> Result<u32, DeviceError> {
     let Some((head, body)) = chain.readable(memory).split_at(HEADER_LEN_U32) else {
         return Err(chain.malformed("a packet is shorter than its header"));
     };
@@ -205,7 +233,8 @@ fn take_packet(engine: &mut Engine, chain: &Chain, memory: &GuestMemory) -> Resu
     if header.len > body.len() {
         return Err(chain.malformed("a packet is shorter than its header says"));
     }
-    engine.receive(&header, GuestPayload(body))
+    engine.receive(&header, GuestPayload(body))?;
+    Ok(header.len)
 }
 
 /// A packet's payload in the guest's memory.

@@ -36,7 +36,7 @@ mod stream;
 use std::io;
 use std::path::PathBuf;
 
-pub use device::Vsock;
+pub use device::{Vsock, VsockCounters};
 
 /// The streams that can be open at a time, those included whose last bytes the host has not taken yet.
 pub const MAX_STREAMS: usize = 256;
