@@ -14,6 +14,7 @@ use tokio::time::{Duration, timeout};
 use crate::api::{self, Socket};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::logger;
+use crate::network;
 use crate::node::Node;
 use crate::process::Cgroups;
 use crate::rights;
@@ -36,6 +37,11 @@ struct Arguments {
     /// Make the control group that all microVMs' groups are made in, then end. Needs rights that the daemon drops.
     #[arg(long)]
     make_slice: bool,
+
+    /// Pin the host's network where the daemon finds it, then end. Needs rights that the daemon drops; without a [network]
+    /// there is nothing to do.
+    #[arg(long)]
+    pin_network: bool,
 
     /// Print the OpenAPI description of the local API, then end.
     #[arg(long)]
@@ -65,6 +71,18 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let config = Config::load(&arguments.config)?;
+    if arguments.pin_network {
+        if config.network.is_some() {
+            let pinned = network::pin_host(&config.runtime_dir);
+            pinned.map_err(|error| {
+                format!(
+                    "pin the host's network in {}: {error}",
+                    config.runtime_dir.display()
+                )
+            })?;
+        }
+        return Ok(());
+    }
     if arguments.check {
         config.check_files(&arguments.config)?;
         println!("{}: ok", arguments.config.display());
@@ -73,7 +91,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     logger::start(config.log_level);
     // What this process makes is for itself, unless it says otherwise.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
-    rights::keep_what_is_needed().map_err(|error| format!("drop capabilities: {error}"))?;
+    rights::keep_what_is_needed(config.network.is_some())
+        .map_err(|error| format!("drop capabilities: {error}"))?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("agent")

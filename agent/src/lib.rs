@@ -12,6 +12,7 @@
 //!                         ├── images     checked byte for byte
 //!                         ├── logs       output, and how far the guest was read
 //!                         ├── guest      sessions with PID 1
+//!                         ├── network    addresses, links, rules
 //!                         └── process    VMM processes, their jails, files and control groups
 //! ```
 //!
@@ -35,6 +36,7 @@ pub mod lending;
 pub mod lifecycle;
 pub mod logger;
 pub mod logs;
+pub mod network;
 pub mod node;
 pub mod process;
 pub mod reconcile;

@@ -22,17 +22,23 @@ pub const NEEDED: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::MKNOD);
 
+/// What they need beyond that for microVMs with a network; secovia-agent-network.conf gives it.
+pub const FOR_NETWORK: CapabilitySet = CapabilitySet::NET_ADMIN;
+
 /// Drops all other capabilities for good, also for what is started from here on. Rights are a thread's own: call this while
 /// there is one.
 ///
+/// `network`: the configuration has one.
+///
 /// Who is not root has none to drop; what needs them fails later and says so.
-pub fn keep_what_is_needed() -> io::Result<()> {
+pub fn keep_what_is_needed(network: bool) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
+    let needed = if network { NEEDED | FOR_NETWORK } else { NEEDED };
     for bit in 0..CAPABILITIES {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if NEEDED.contains(capability) {
+        if needed.contains(capability) {
             continue;
         }
         match remove_capability_from_bounding_set(capability) {
@@ -48,8 +54,8 @@ pub fn keep_what_is_needed() -> io::Result<()> {
     set_capabilities(
         None,
         CapabilitySets {
-            effective: held.effective & NEEDED,
-            permitted: held.permitted & NEEDED,
+            effective: held.effective & needed,
+            permitted: held.permitted & needed,
             inheritable: CapabilitySet::empty(),
         },
     )?;
@@ -63,23 +69,26 @@ mod tests {
     /// The unit file's list is this one.
     #[test]
     fn the_unit_gives_what_is_needed_and_no_more() {
-        let unit = include_str!("../secovia-agent.service");
-        let line = unit
-            .lines()
-            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-        let mut given = CapabilitySet::empty();
-        for word in line.unwrap().split(' ') {
-            let name = word.strip_prefix("CAP_").unwrap();
-            given |= CapabilitySet::from_name(name).unwrap();
-        }
-        assert_eq!(given, NEEDED);
+        let given = |unit: &str| {
+            let mut lines = unit.lines();
+            let line = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+            let names = line
+                .unwrap()
+                .split(' ')
+                .map(|word| word.strip_prefix("CAP_").unwrap());
+            names.fold(CapabilitySet::empty(), |given, name| {
+                given | CapabilitySet::from_name(name).unwrap()
+            })
+        };
+        assert_eq!(given(include_str!("../secovia-agent.service")), NEEDED);
+        assert_eq!(given(include_str!("../secovia-agent-network.conf")), FOR_NETWORK);
     }
 
     #[test]
     fn a_thread_is_left_with_what_is_needed() {
         // In a thread of its own: there is no way back.
         let rest = std::thread::spawn(|| {
-            keep_what_is_needed().unwrap();
+            keep_what_is_needed(false).unwrap();
             capabilities(None).unwrap()
         });
         let rest = rest.join().unwrap();

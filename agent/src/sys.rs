@@ -218,6 +218,32 @@ pub fn reflink(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     }
 }
 
+/// Makes a tap interface that stays, and that `uid` may attach to, in this thread's network namespace.
+pub fn make_tap(name: &str, uid: u32) -> io::Result<()> {
+    let driver = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all zeroes is a valid `struct ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len() - 1;
+    if name.len() > room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    let done = |status: libc::c_int| match status {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the call reads and writes `request`, a valid `struct ifreq`.
+    done(unsafe { libc::ioctl(driver.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    // SAFETY: both calls take numbers, no address.
+    done(unsafe { libc::ioctl(driver.as_raw_fd(), libc::TUNSETOWNER, libc::c_ulong::from(uid)) })?;
+    // SAFETY: as above.
+    done(unsafe { libc::ioctl(driver.as_raw_fd(), libc::TUNSETPERSIST, 1 as libc::c_ulong) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

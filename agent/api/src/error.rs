@@ -40,6 +40,8 @@ pub enum ErrorCode {
     VmNotFound,
     /// Another microVM has the name.
     NameTaken,
+    /// Something else has the port of the host's that is to be published.
+    PortTaken,
     /// The microVM runs, and must not for this.
     VmRunning,
     /// The microVM does not run, and must for this.
@@ -75,7 +77,9 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::RouteNotFound | Self::VmNotFound | Self::ImageNotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::NameTaken | Self::VmRunning | Self::VmNotRunning | Self::ImageInUse => 409,
+            Self::NameTaken | Self::PortTaken | Self::VmRunning | Self::VmNotRunning | Self::ImageInUse => {
+                409
+            }
             Self::UpgradeRequired => 426,
             Self::StartFailed | Self::Internal | Self::Unknown => 500,
             Self::GuestUnreachable => 504,

@@ -16,6 +16,7 @@ pub mod client;
 pub mod error;
 pub mod image;
 pub mod logs;
+pub mod network;
 pub mod node;
 pub mod route;
 pub mod vm;
@@ -25,6 +26,7 @@ pub use capacity::{Amounts, LadderView, Offer, OfferLine, ReclaimRequest, Reclai
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use image::{ImageGc, ImageGcReport, ImageImport, ImageInfo, Manifest};
 pub use logs::{LogBytes, LogEvent, LogQuery, LogRecord};
+pub use network::{NetworkMode, ParseNetworkModeError, ParsePublishError, Publish, Transport, VmNetwork};
 pub use node::{Health, HealthStatus, Version};
 pub use vm::{
     DeleteQuery, KillRequest, ListQuery, RestartPolicy, StartTiming, StopRequest, TerminalSize, Vm, VmCreate,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::{NetworkMode, Publish, VmNetwork};
+
 /// A microVM to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -43,6 +45,12 @@ pub struct VmCreate {
     /// microVM stops; with one it is kept until the microVM is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_mib: Option<u64>,
+    /// Its network; that of the node where none is given and the node has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkMode>,
+    /// Ports of the host's that lead to the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
     /// What happens when the workload ends.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -90,6 +98,8 @@ impl VmCreate {
             cpu_millis: None,
             memory_mib: default_memory_mib(),
             disk_mib: None,
+            network: None,
+            publish: Vec::new(),
             restart: RestartPolicy::No,
             rm: false,
             tty: None,
@@ -197,6 +207,9 @@ pub struct Vm {
     pub memory_mib: u64,
     /// The writable layer's disk in MiB, where it has one.
     pub disk_mib: Option<u64>,
+    /// Its place in the network, where it has one.
+    #[serde(default)]
+    pub network: Option<VmNetwork>,
     /// What happens when the workload ends.
     pub restart: RestartPolicy,
     /// Whether it is removed when it has ended for good.

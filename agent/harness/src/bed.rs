@@ -39,6 +39,8 @@ pub struct Settings {
     pub more: &'static str,
     /// The sections of the policy.
     pub policy: &'static str,
+    /// The network namespace that the agent takes for the host's; this process's own where none is given.
+    pub netns: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             socket_group: "secovia",
             more: "",
             policy: "",
+            netns: None,
         }
     }
 }
@@ -62,6 +65,7 @@ pub struct Testbed {
     programs: Programs,
     /// Whom its VMs run as: nobody else's, so that tests can run side by side.
     uids: Range<u32>,
+    netns: Option<PathBuf>,
     agent: Option<Child>,
 }
 
@@ -83,6 +87,7 @@ impl Testbed {
             dir,
             programs: programs.clone(),
             uids: own_uids(),
+            netns: settings.netns.clone(),
             agent: None,
         };
         let file = |name: &str, text: &str| {
@@ -160,7 +165,17 @@ impl Testbed {
 
     /// The agent's command line.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.programs.agent);
+        let mut command = match &self.netns {
+            None => Command::new(&self.programs.agent),
+            Some(netns) => {
+                // It becomes the agent: there is no process more.
+                let mut enter = Command::new("nsenter");
+                enter
+                    .arg(format!("--net={}", netns.display()))
+                    .arg(&self.programs.agent);
+                enter
+            }
+        };
         command
             .arg("--config")
             .arg(self.path("agent.toml"))

@@ -45,6 +45,7 @@ scenarios!(
     a_vm_is_held_in_its_bounds,
     a_reclaim_outlives_the_agent,
     a_policy_is_reloaded_whole_or_not_at_all,
+    a_network_leaves_nothing_behind,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -43,6 +43,8 @@ scenarios!(
     a_vm_is_held_in_its_bounds,
     a_reclaim_outlives_the_agent,
     a_policy_is_reloaded_whole_or_not_at_all,
+    a_network_leaves_nothing_behind,
+    microvms_and_the_owners_network_are_apart,
     a_disk_keeps_what_was_written,
     a_hammering_guest_is_held_in_its_bounds,
 );

@@ -18,6 +18,7 @@ use crate::capacity::policy::{
     CapSpec, LabelsSpec, MeasureSpec, Policy, PolicyError, PolicySpec, ReclaimSpec, ReserveSpec, ScheduleSpec,
 };
 use crate::lifecycle::Backoff;
+use crate::network::{NetworkPolicy, NetworkSpec};
 use crate::process::IoLimits;
 use crate::uids::UidRange;
 
@@ -55,6 +56,7 @@ struct ConfigSpec {
     audit_max_bytes: u64,
     restart: RestartSpec,
     images: ImagesSpec,
+    network: Option<NetworkSpec>,
     reserve: Option<Spanned<ReserveSpec>>,
     cap: Option<Spanned<CapSpec>>,
     schedule: Option<Spanned<ScheduleSpec>>,
@@ -101,6 +103,7 @@ impl Default for ConfigSpec {
             audit_max_bytes: 16 * 1024 * 1024,
             restart: RestartSpec::default(),
             images: ImagesSpec::default(),
+            network: None,
             reserve: None,
             cap: None,
             schedule: None,
@@ -156,6 +159,8 @@ pub struct Config {
     pub audit_max_bytes: u64,
     /// What the store of images may hold.
     pub images: ImagesConfig,
+    /// The network of its VMs, where they may have one.
+    pub network: Option<NetworkPolicy>,
     /// What is lent, and how it is taken back. The only part that is reloaded.
     pub policy: Policy,
 }
@@ -392,6 +397,7 @@ impl ConfigSpec {
             );
             return Err(("restart.first_delay_ms", problem));
         }
+        let network = self.network.map(NetworkSpec::check).transpose()?;
         Ok(Config {
             state_dir: self.state_dir,
             runtime_dir: self.runtime_dir,
@@ -416,6 +422,7 @@ impl ConfigSpec {
             },
             audit_max_bytes: self.audit_max_bytes,
             images: self.images.check()?,
+            network,
             policy,
         })
     }

@@ -23,7 +23,7 @@ fn the_shipped_file_says_the_defaults() {
         .filter(|line| !line.starts_with("# ") && line.contains(" = "))
         .count();
     assert_eq!(
-        keys, 48,
+        keys, 52,
         "a key was added or removed: the shipped file lists every one"
     );
     let room = SOCKET_PATH_MAX - "secovia-vmm".len();
@@ -127,7 +127,10 @@ fn the_shipped_files_examples_are_right() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let policy = parse(&example).unwrap().policy;
+    let example = parse(&example).unwrap();
+    let defaults = crate::network::NetworkSpec::default().check().unwrap();
+    assert_eq!(example.network, Some(defaults), "the examples are the defaults");
+    let policy = example.policy;
     let lending = policy.lending.unwrap();
     assert_eq!((lending.reserve.cpu, lending.reserve.memory), (1_000, 2 << 30));
     assert_eq!(lending.schedule.windows.len(), 2);
@@ -136,4 +139,5 @@ fn the_shipped_files_examples_are_right() {
         parse("").unwrap().policy.lending.is_none(),
         "nothing is lent unasked"
     );
+    assert_eq!(parse("").unwrap().network, None, "nobody gets a network unasked");
 }

@@ -5,6 +5,7 @@ mod error;
 mod images;
 mod lender;
 mod lending;
+mod network;
 mod open;
 mod service;
 

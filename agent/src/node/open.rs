@@ -19,6 +19,7 @@ use crate::lending::desk::{Desk, claim};
 use crate::lending::journal::JournalError;
 use crate::lending::measure::{MeasureError, Meter};
 use crate::lifecycle;
+use crate::network::{HOST_NETWORK, Network};
 use crate::process::{Cgroups, Dirs, Found, Launcher, entries, find, is_vmm, make_private_dir, settle};
 use crate::reconcile::{self, Observed, Recorded, Step};
 use crate::records::{Record, Store, StoreError, VmId};
@@ -128,16 +129,20 @@ pub(super) fn open(mut config: Config) -> Result<Opened, OpenError> {
     };
     let records = store.all()?;
     let desk = open_desk(&config, &launcher, &records)?;
+    let network = config.network.clone();
+    let network = network.map(|policy| Network::new(policy, &config.runtime_dir.join(HOST_NETWORK)));
     let context = Context {
         config,
         store,
         images,
         launcher,
+        network,
         desk: Arc::new(desk),
     };
     let observed = observe(&context, &records)?;
     let recorded: Vec<Recorded<'_>> = records.iter().map(recorded).collect();
     let plan = reconcile::plan(&recorded, &observed);
+    mend_network(&context, &records, &plan);
     let vms = carry_out(&context, records, plan)?;
     Ok(Opened { context, lock, vms })
 }
@@ -252,6 +257,26 @@ fn observe(context: &Context, records: &[Record]) -> Result<Observed, OpenError>
         states: list(&dirs.states)?,
         cgroups: cgroups.list(),
     })
+}
+
+/// Makes the network that of the VMs that run. A node that cannot have one goes on without: each start that needs it says why
+/// it fails.
+fn mend_network(context: &Context, records: &[Record], plan: &[Step]) {
+    let Some(network) = &context.network else {
+        return;
+    };
+    let runs = |record: &&Record| {
+        let adopted = |step: &Step| matches!(step, Step::Adopt(id, _) if *id == record.id);
+        plan.iter().any(adopted)
+    };
+    let ports = records
+        .iter()
+        .filter(runs)
+        .filter_map(|record| record.network.clone());
+    let up = ports.map(|port| (port.lease.v4, port)).collect();
+    if let Err(error) = network.repair(up) {
+        log::error!("prepare the network: {error}");
+    }
 }
 
 /// Carries the plan out as far as it concerns the host, and says what each VM's task begins with.

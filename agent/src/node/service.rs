@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,7 @@ use tokio::task::block_in_place;
 use super::check;
 use super::error::NodeError;
 use super::lender::Lender;
+use super::network;
 use super::open::{self, OpenError};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -23,6 +25,7 @@ use crate::guest;
 use crate::images::{Image, ImageError};
 use crate::lending::desk::{Desk, claim};
 use crate::lifecycle::{Event, Life, advance};
+use crate::network::Port;
 use crate::process::Usage;
 use crate::records::{Record, Spec, VmId};
 use crate::supervisor::{Begin, Command, Context, Handle, Supervised, View, supervise};
@@ -46,6 +49,8 @@ pub struct Node {
 pub(super) struct Gate {
     /// The user that was given last.
     last_uid: Option<u32>,
+    /// The address that was given last.
+    last_address: Option<Ipv4Addr>,
 }
 
 impl Node {
@@ -151,10 +156,13 @@ impl Node {
         let id = self.new_id()?;
         let uid = self.new_uid(gate.last_uid)?;
         gate.last_uid = Some(uid);
+        let network = self.new_port(&create, gate.last_address)?;
+        gate.last_address = network.as_ref().map(|port| port.lease.v4).or(gate.last_address);
         let mut record = Record {
             id,
             name,
             uid,
+            network,
             hold: create.attach,
             life: Life::new(create.restart, create.rm),
             created_ms: now_ms(),
@@ -226,6 +234,18 @@ impl Node {
             );
             NodeError::new(ErrorCode::InsufficientResources, message)
         })
+    }
+
+    /// A place in the network that no VM has; one that is just being removed still has its own.
+    fn new_port(&self, create: &VmCreate, last: Option<Ipv4Addr>) -> Result<Option<Port>, NodeError> {
+        let others: Vec<Port> = {
+            let vms = self.lock();
+            let ports = vms
+                .values()
+                .map(|handle| handle.view.borrow().record.network.clone());
+            ports.flatten().collect()
+        };
+        network::port(create, self.context.network.as_ref(), &others, last)
     }
 
     /// Starts a VM that rests. The intent is durable when this returns.
@@ -317,6 +337,12 @@ impl Node {
     /// Whether the agent is able to work.
     pub fn health(&self) -> Health {
         let mut problems = self.context.config.problems();
+        let network = self.context.network.as_ref();
+        problems.extend(
+            network
+                .and_then(|network| block_in_place(|| network.check()).err())
+                .map(|e| e.to_string()),
+        );
         if !Path::new(KVM).exists() {
             problems.push(format!(
                 "{KVM} is missing: switch virtualisation on in the firmware, and load kvm_intel or kvm_amd"

@@ -46,6 +46,8 @@ pub struct Machine {
     pub spec: VmSpec,
     /// What it sees beside its configuration.
     pub files: Vec<JailFile>,
+    /// The network namespace that it runs in; a new one with nothing in it where none is given.
+    pub netns: Option<PathBuf>,
 }
 
 /// A file of the host's that a VMM sees.
@@ -213,6 +215,10 @@ impl Launcher {
         option("--resource-limit", format!("no-file={NO_FILE}").into());
         option("--resource-limit", format!("fsize={file_max}").into());
         option("--file", handed(config, CONFIG, false));
+        if let Some(netns) = &machine.netns {
+            option("--netns", netns.into());
+            option("--device", "tun".into());
+        }
         for file in &machine.files {
             option("--file", handed(&file.source, &file.name, file.writable));
         }

@@ -29,6 +29,7 @@ fn machine() -> Machine {
             }),
             ..VmSpec::default()
         },
+        netns: None,
         files: vec![JailFile::read_only("vmlinux", "/boot/k".into())],
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::VmId;
 use crate::lifecycle::{Life, Outcome, State};
+use crate::network::Port;
 
 /// Everything that is known of a VM, as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Record {
     pub spec: Spec,
     /// The host's user, and group, that it runs as: no other record has it.
     pub uid: u32,
+    /// Its place in the network, where it has one: no other record has these addresses.
+    #[serde(default)]
+    pub network: Option<Port>,
     /// Its first start waits for an attach session.
     pub hold: bool,
     /// Where it stands.
@@ -99,6 +103,7 @@ impl Record {
             cpu_millis: self.spec.cpu_millis(),
             memory_mib,
             disk_mib,
+            network: self.network.as_ref().map(Port::show),
             restart: self.life.policy,
             rm: self.life.auto_remove,
             tty: tty.is_some(),

@@ -25,6 +25,7 @@ pub(crate) fn record(id: VmId, name: &str) -> Record {
             stdin: true,
         },
         uid: 900_000,
+        network: Some(crate::network::tests::port("8080:80")),
         hold: true,
         life: Life::new(RestartPolicy::OnFailure { max_retries: Some(2) }, true),
         created_ms: 5,

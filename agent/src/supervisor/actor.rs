@@ -33,6 +33,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Why a VMM is gone that an earlier agent had.
 const WHILE_AWAY: &str = "the VMM ended while no agent was running";
 
+/// Why a VM with addresses cannot be started.
+const NO_NETWORK: &str = "the microVM has addresses, and agent.toml has no [network] any more; put it back, or create the microVM again";
+
 struct Actor {
     context: Arc<Context>,
     place: Place,
@@ -286,10 +289,15 @@ impl Actor {
             config,
             images,
             launcher,
+            network,
             ..
         } = &*self.context;
         let Record {
-            id, uid, ref spec, ..
+            id,
+            uid,
+            ref spec,
+            network: ref port,
+            ..
         } = self.record;
         let image = images.get(&spec.image).map_err(|error| error.to_string())?;
         if image.manifest.digest != spec.image_digest {
@@ -301,7 +309,7 @@ impl Actor {
         let mut log = LogWriter::open(&self.place.log(), config.log_max_bytes).map_err(|e| e.to_string())?;
         log.begin_run().map_err(|error| error.to_string())?;
         machine::prepare_disk(&self.place, spec, uid).map_err(|error| error.to_string())?;
-        let machine = machine::machine(config, &self.place, spec, &image).map_err(|e| e.to_string())?;
+        let mut machine = machine::machine(config, &self.place, spec, &image).map_err(|e| e.to_string())?;
         let limits = Limits {
             cpus: spec.cpus,
             cpu_millis: spec.cpu_millis(),
@@ -309,6 +317,16 @@ impl Actor {
             io: config.disk_io,
         };
         let begun = Instant::now();
+        // Until the VMM has it.
+        let _namespace = match (port, network) {
+            (None, _) => None,
+            (Some(_), None) => return Err(NO_NETWORK.to_string()),
+            (Some(port), Some(network)) => {
+                let namespace = network.attach(port, uid).map_err(|error| error.to_string())?;
+                machine::connect(&mut machine, port, namespace.path());
+                Some(namespace)
+            }
+        };
         let vmm = launcher
             .launch(id, uid, &machine, limits)
             .map_err(|error| error.to_string())?;
@@ -344,7 +362,7 @@ impl Actor {
         };
         let drive = Drive {
             socket: self.place.socket(),
-            workload: machine::workload(&self.record),
+            workload: machine::workload(&self.record, self.context.network.as_ref()),
             hold: self.record.hold,
             begun,
             boot_timeout,
@@ -432,6 +450,11 @@ impl Actor {
                 log::warn!("remove {}: {error}", self.place.runtime.display());
             }
             self.context.launcher.cgroups.remove(self.record.id);
+            if let (Some(network), Some(port)) = (&self.context.network, &self.record.network)
+                && let Err(error) = network.detach(&port.lease)
+            {
+                log::warn!("take {} off the network: {error}", self.record.id);
+            }
         });
     }
 

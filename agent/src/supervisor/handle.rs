@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::images::ImageStore;
 use crate::lending::desk::{AdmissionError, Desk};
 use crate::lifecycle::Step;
+use crate::network::Network;
 use crate::process::{Found, Launcher, Place};
 use crate::records::{Record, Store, StoreError, VmId};
 
@@ -24,6 +25,8 @@ pub struct Context {
     pub images: ImageStore,
     /// Starts VMMs.
     pub launcher: Launcher,
+    /// The network of the VMs, where they may have one.
+    pub network: Option<Network>,
     /// Where VMs get their part of the machine.
     pub desk: Arc<Desk>,
 }

@@ -6,17 +6,23 @@ use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use secovia_guest_protocol::{ProcessSpec, WindowSize, WorkloadSpec};
-use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, EntropySpec, MachineSpec, VmSpec, VsockSpec};
+use secovia_guest_protocol::{NetworkSetup, ProcessSpec, WindowSize, WorkloadSpec};
+use secovia_vmm_api::{
+    BootSourceSpec, CacheType, DriveSpec, EntropySpec, MachineSpec, NetworkInterfaceSpec, VmSpec, VsockSpec,
+};
 
 use crate::config::Config;
 use crate::images::Image;
+use crate::network::{GATEWAY6, Network, Port, TAP};
 use crate::process::{JailFile, Machine, Place, SOCKET};
 use crate::records::{Record, Spec};
 
 /// Each VM has a vsock device of its own that ends in this process's sockets, so that all guests may have the same
 /// number: the first that is not reserved.
 const GUEST_CID: u32 = 3;
+
+/// The only interface's name in the guest, and in the VMM's configuration.
+const INTERFACE: &str = "eth0";
 
 /// Why a VM does not get its files.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +80,22 @@ pub(super) fn machine(
         entropy: Some(EntropySpec::default()),
         ..VmSpec::default()
     };
-    Ok(Machine { spec, files })
+    Ok(Machine {
+        spec,
+        files,
+        netns: None,
+    })
+}
+
+/// Gives the machine an interface on the tap that lies in `netns`.
+pub(super) fn connect(machine: &mut Machine, port: &Port, netns: PathBuf) {
+    machine.netns = Some(netns);
+    machine.spec.network_interfaces.push(NetworkInterfaceSpec {
+        iface_id: INTERFACE.into(),
+        host_dev_name: TAP.into(),
+        guest_mac: Some(port.lease.mac_text()),
+        ..NetworkInterfaceSpec::default()
+    });
 }
 
 /// The path without symbolic links, which the jailer does not follow.
@@ -110,7 +131,7 @@ fn boot_args(spec: &Spec) -> String {
 }
 
 /// What the guest is asked to run.
-pub(super) fn workload(record: &Record) -> WorkloadSpec {
+pub(super) fn workload(record: &Record, network: Option<&Network>) -> WorkloadSpec {
     let Spec {
         command,
         env,
@@ -121,6 +142,16 @@ pub(super) fn workload(record: &Record) -> WorkloadSpec {
     } = record.spec.clone();
     WorkloadSpec {
         hostname: record.name.clone(),
+        network: record.network.as_ref().map(|port| NetworkSetup {
+            interface: INTERFACE.into(),
+            ipv4: port.lease.v4,
+            gateway4: port.lease.gateway,
+            ipv6: port.lease.v6,
+            gateway6: GATEWAY6,
+            dns: network
+                .map(|network| network.policy().dns.clone())
+                .unwrap_or_default(),
+        }),
         process: ProcessSpec {
             argv: command,
             env,

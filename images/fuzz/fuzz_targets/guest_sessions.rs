@@ -33,6 +33,10 @@ struct Native;
 static OFF: AtomicBool = AtomicBool::new(false);
 
 impl Machine for Native {
+    fn set_network(&self, _: &secovia_guest_protocol::NetworkSetup) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn set_hostname(&self, name: &str) -> std::io::Result<()> {
         assert!(
             !name.is_empty() && name.len() <= 64 && name.is_ascii(),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use secovia_guest_protocol::{GuestError, GuestErrorCode, GuestInfo, WorkloadSpec};
+use secovia_guest_protocol::{GuestError, GuestErrorCode, GuestInfo, NetworkSetup, WorkloadSpec};
 
 use crate::children::{Children, Reaping, thread};
 use crate::lock;
@@ -22,6 +22,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub trait Machine: Send + Sync + 'static {
     /// Gives the machine its name. Called before the workload starts; an error refuses the start.
     fn set_hostname(&self, name: &str) -> io::Result<()>;
+
+    /// Sets the machine's interface up. Called before the workload starts, where it is to have a network; an error refuses
+    /// the start.
+    fn set_network(&self, setup: &NetworkSetup) -> io::Result<()>;
 
     /// Nanoseconds from the machine's start to the server's.
     fn started_after_ns(&self) -> u64;
@@ -139,6 +143,15 @@ impl Guest {
                 format!("cannot set the host name {name}: {error}"),
             )
         })?;
+        if let Some(setup) = &spec.network {
+            self.machine.set_network(setup).map_err(|error| {
+                let interface = &setup.interface;
+                refused(
+                    GuestErrorCode::Failed,
+                    format!("cannot set up the network interface {interface}: {error}"),
+                )
+            })?;
+        }
         self.workload.start(&spec.process)
     }
 

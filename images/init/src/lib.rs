@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! main ── boot (mounts, loopback)        thin: system calls
-//!   │  └─ power (signals, power-off)     thin
+//!   │  └─ power (signals, power-off, network)  thin
 //!   └── server ── session                one thread for each connection
 //!                   └── guest            the workload, the sessions, the end
 //!                         └── process    one command: its streams, its end
@@ -34,6 +34,7 @@ pub mod children;
 mod connection;
 mod guest;
 pub mod listen;
+pub mod network;
 mod output;
 mod plan;
 mod process;

@@ -8,8 +8,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::reboot::{RebootMode, reboot};
+use secovia_guest_protocol::NetworkSetup;
 use secovia_init::server::{Machine, Server};
-use secovia_init::sys;
+use secovia_init::{network, sys};
 
 use crate::boot::Roots;
 use crate::console::say;
@@ -46,6 +47,10 @@ impl Machine for Guest {
             );
         }
         Ok(())
+    }
+
+    fn set_network(&self, setup: &NetworkSetup) -> io::Result<()> {
+        network::set_up(setup)
     }
 
     fn started_after_ns(&self) -> u64 {

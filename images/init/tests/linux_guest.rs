@@ -132,6 +132,7 @@ impl Machine {
     fn start(&self, process: ProcessSpec) {
         let spec = WorkloadSpec {
             hostname: "guest-1".into(),
+            network: None,
             process,
         };
         assert_eq!(self.request(Request::Start(spec)).next(), Some(DONE));

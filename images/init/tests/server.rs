@@ -23,6 +23,10 @@ struct Native {
 }
 
 impl Machine for Native {
+    fn set_network(&self, _: &secovia_guest_protocol::NetworkSetup) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn set_hostname(&self, name: &str) -> std::io::Result<()> {
         if name == "refused" {
             Err(std::io::ErrorKind::PermissionDenied.into())
@@ -76,6 +80,7 @@ impl Guest {
     fn start(&self, process: ProcessSpec) -> Frame {
         let spec = WorkloadSpec {
             hostname: "guest".into(),
+            network: None,
             process,
         };
         self.request(Request::Start(spec)).next().unwrap()
@@ -193,6 +198,7 @@ fn host_names_are_checked() {
     ] {
         let spec = WorkloadSpec {
             hostname: name.into(),
+            network: None,
             process: sh("true"),
         };
         assert_eq!(guest.request(Request::Start(spec)).error(), code, "{name:?}");

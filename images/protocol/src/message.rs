@@ -1,6 +1,7 @@
 //! The messages: plain values, no I/O.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +72,31 @@ pub enum Request {
 pub struct WorkloadSpec {
     /// The guest's host name.
     pub hostname: String,
+    /// Its network, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSetup>,
     /// What to run.
     pub process: ProcessSpec,
+}
+
+/// How a guest's interface is set up. The addresses are the guest's alone; all that is not itself lies behind the gateways,
+/// which are the host's end of the link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSetup {
+    /// The interface's name, such as `eth0`.
+    pub interface: String,
+    /// The guest's address.
+    pub ipv4: Ipv4Addr,
+    /// The host's.
+    pub gateway4: Ipv4Addr,
+    /// The guest's address of IPv6.
+    pub ipv6: Ipv6Addr,
+    /// The host's, on the link.
+    pub gateway6: Ipv6Addr,
+    /// Whom names are asked of.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
 }
 
 /// One process to run.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use secovia_agent_api::{RestartPolicy, SOCKET_PATH};
+use secovia_agent_api::{NetworkMode, Publish, RestartPolicy, SOCKET_PATH};
 
 pub(crate) use values::{EnvVar, Mib, Since};
 
@@ -98,6 +98,12 @@ pub(crate) struct RunArgs {
     /// microVM stops.
     #[arg(long, value_name = "SIZE")]
     pub disk: Option<Mib>,
+    /// Let this port of the host lead to the guest: [ADDRESS:]HOSTPORT:GUESTPORT[/udp]. May be repeated.
+    #[arg(long, short, value_name = "PORTS")]
+    pub publish: Vec<Publish>,
+    /// Its network: none, or node, where agent.toml has a [network]; that is the default there.
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<NetworkMode>,
     /// Environment variable; KEY alone takes the value from here. May be repeated.
     #[arg(long, short, value_name = "KEY[=VALUE]")]
     pub env: Vec<EnvVar>,

@@ -107,6 +107,15 @@ fn details(vm: &Vm, now_ms: u64) -> String {
     optional("directory", vm.working_dir.clone());
     optional("started", vm.started_at_ms.map(human::time));
     optional("ended", vm.ended_at_ms.map(human::time));
+    optional(
+        "addresses",
+        vm.network
+            .as_ref()
+            .map(|network| format!("{}, {}", network.ipv4, network.ipv6)),
+    );
+    let published = vm.network.iter().flat_map(|network| &network.publish);
+    let published: Vec<String> = published.map(ToString::to_string).collect();
+    optional("published", (!published.is_empty()).then(|| published.join(", ")));
     optional("VMM process", vm.vmm_pid.map(|pid| pid.to_string()));
     optional(
         "last start",

@@ -59,6 +59,8 @@ fn request(args: RunArgs) -> Result<VmCreate, Failure> {
     create.cpu_millis = args.cpu_share;
     create.memory_mib = args.memory.0;
     create.disk_mib = args.disk.map(|size| size.0);
+    create.network = args.network;
+    create.publish = args.publish;
     create.restart = args.restart;
     create.rm = args.rm;
     create.tty = args.tty.then(terminal::size);

@@ -1,6 +1,7 @@
 //! Judges what was seen. Pure: the same facts give the same report.
 
 mod isolation;
+mod network;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend(facts.files.iter().map(file));
     checks.extend([state_dir(facts), disk_space(facts), cgroups(facts), tun(facts)]);
     checks.extend(facts.tools.iter().map(tool));
+    checks.extend(facts.forwarding.map(network::forwarding));
     checks.extend([socket(facts), agent(facts)]);
     checks.extend(isolation::all(facts));
     checks

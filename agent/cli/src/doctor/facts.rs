@@ -41,6 +41,17 @@ pub(super) struct Facts {
     pub weaknesses: Vec<Weakness>,
     /// Whom microVMs run as.
     pub users: UserRange,
+    /// Whether this host routes, where microVMs are to have a network.
+    pub forwarding: Option<Forwarding>,
+}
+
+/// Whether a host passes on what is not for itself; nothing where the kernel does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forwarding {
+    /// IPv4.
+    pub v4: Option<bool>,
+    /// IPv6.
+    pub v6: Option<bool>,
 }
 
 /// A known weakness of processors, and how this host stands to it.

@@ -15,7 +15,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::facts::{
-    Access, Config, Dir, Facts, FileState, NamedFile, NoAnswer, Probe, Socket, Tool, UserRange, Weakness,
+    Access, Config, Dir, Facts, FileState, Forwarding, NamedFile, NoAnswer, Probe, Socket, Tool, UserRange,
+    Weakness,
 };
 use super::paths::{Paths, Uids};
 
@@ -43,7 +44,7 @@ pub(super) async fn gather(client: &Client, config_path: &Path) -> Facts {
         probe: probe(&paths.vmm).await,
         cgroup_controllers: cgroup_controllers(),
         tun: open("/dev/net/tun"),
-        tools: vec![tool("mkfs.ext4", "formats the disk of `run --disk`", "e2fsprogs")],
+        tools: tools(paths.network.is_some()),
         files: [
             file("vmm", &paths.vmm, true),
             file("jailer", &paths.jailer, true),
@@ -58,7 +59,23 @@ pub(super) async fn gather(client: &Client, config_path: &Path) -> Facts {
         core_scheduling: paths.core_scheduling,
         weaknesses: weaknesses(Path::new("/sys/devices/system/cpu/vulnerabilities")),
         users: users(paths.vm_uids),
+        forwarding: paths.network.map(|_| Forwarding {
+            v4: flag("/proc/sys/net/ipv4/ip_forward"),
+            v6: flag("/proc/sys/net/ipv6/conf/all/forwarding"),
+        }),
     }
+}
+
+fn tools(network: bool) -> Vec<Tool> {
+    let mut tools = vec![tool("mkfs.ext4", "formats the disk of `run --disk`", "e2fsprogs")];
+    if network {
+        tools.push(tool(
+            "nft",
+            "puts the rules of the microVMs' network in force",
+            "nftables",
+        ));
+    }
+    tools
 }
 
 fn weaknesses(dir: &Path) -> Vec<Weakness> {

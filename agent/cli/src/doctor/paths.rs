@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// Paths of the agent, the usual ones where the configuration has none.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct Paths {
     pub state_dir: PathBuf,
@@ -15,6 +16,8 @@ pub(super) struct Paths {
     pub initrd: PathBuf,
     pub vm_uids: Uids,
     pub core_scheduling: bool,
+    /// There is one; what is in it is the agent's to judge.
+    pub network: Option<IgnoredAny>,
 }
 
 /// Whom microVMs run as.
@@ -37,6 +40,7 @@ impl Default for Paths {
                 count: 1_000,
             },
             core_scheduling: false,
+            network: None,
         }
     }
 }
@@ -62,5 +66,12 @@ mod tests {
             .vm_uids;
         assert_eq!((uids.first, uids.count), (7, 2));
         assert!(Paths::parse("kernel =").is_err());
+        assert_eq!(paths.network, None);
+        assert!(
+            Paths::parse("[network]\negress = \"none\"")
+                .unwrap()
+                .network
+                .is_some()
+        );
     }
 }

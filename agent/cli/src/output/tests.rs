@@ -20,6 +20,7 @@ pub(crate) fn vm(name: &str, state: VmState) -> Vm {
         cpu_millis: 1_000,
         memory_mib: 256,
         disk_mib: None,
+        network: None,
         restart: RestartPolicy::No,
         rm: false,
         tty: false,

@@ -40,6 +40,10 @@ const PROGRAMS: [&str; 3] = ["cat", "sleep", "true"];
 struct NoMachine;
 
 impl Machine for NoMachine {
+    fn set_network(&self, _: &secovia_guest_protocol::NetworkSetup) -> io::Result<()> {
+        Ok(())
+    }
+
     fn set_hostname(&self, _: &str) -> io::Result<()> {
         Ok(())
     }

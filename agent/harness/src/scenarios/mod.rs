@@ -3,11 +3,13 @@
 mod hammer;
 mod lending;
 mod life;
+mod network;
 mod owner;
 mod restart;
 
 pub use hammer::*;
 pub use lending::*;
 pub use life::*;
+pub use network::*;
 pub use owner::*;
 pub use restart::*;

@@ -13,6 +13,7 @@ fn every_frame() -> Vec<Frame> {
         Frame::Request(Request::Info {}),
         Frame::Request(Request::Start(WorkloadSpec {
             hostname: "web-1".into(),
+            network: None,
             process: process.clone(),
         })),
         Frame::Request(Request::Attach {

@@ -1,7 +1,7 @@
 use secovia_agent_api::{Health, HealthStatus};
 
 use super::super::check::Status;
-use super::super::facts::{Dir, NoAnswer, Socket, Tool, UserRange, Weakness};
+use super::super::facts::{Dir, Forwarding, NoAnswer, Socket, Tool, UserRange, Weakness};
 use super::super::report::Report;
 use super::*;
 
@@ -65,6 +65,7 @@ fn good() -> Facts {
             count: 1_000,
             taken: vec![],
         },
+        forwarding: None,
     }
 }
 
@@ -336,4 +337,28 @@ fn json_has_stable_words() {
         .unwrap();
     assert_eq!(tun["status"], "warn");
     assert!(tun["remedy"].is_string() && tun["message"].is_string());
+}
+
+#[test]
+fn a_network_needs_a_host_that_routes() {
+    let status = |v4, v6| {
+        let facts = Facts {
+            forwarding: Some(Forwarding { v4, v6 }),
+            ..good()
+        };
+        let checks = all(&facts);
+        let check = checks
+            .into_iter()
+            .find(|check| check.id == "network_forwarding")
+            .unwrap();
+        (check.status, check.remedy.unwrap_or_default())
+    };
+    assert_eq!(status(Some(true), Some(true)).0, Status::Ok);
+    assert_eq!(status(Some(true), Some(false)).0, Status::Info);
+    let (both, remedy) = status(Some(false), None);
+    assert!(
+        both == Status::Warn && remedy.contains("ip_forward=1") && remedy.contains("conf.all.forwarding")
+    );
+    let (v4, remedy) = status(None, Some(true));
+    assert!(v4 == Status::Warn && !remedy.contains("ipv6"), "{remedy}");
 }
