@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use nix::sys::stat::{Mode, umask};
+use sd_notify::NotifyState;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, timeout};
@@ -118,6 +119,10 @@ async fn serve(config: Config, file: &Path) -> Result<(), Box<dyn Error>> {
         env!("CARGO_PKG_VERSION"),
         path.display()
     );
+    // To the service manager, if one has asked: whoever starts the agent and then uses it must find it.
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        log::warn!("tell the service manager that the agent is ready: {error}");
+    }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut stopping = stopped.clone();
     let serving = api::serve(Arc::clone(&node), socket, async move {

@@ -69,7 +69,9 @@ impl Slice {
             &most.map_or_else(|| "max".to_string(), |bytes| bytes.to_string()),
         );
         let low = lending.map_or(0, |lending| lending.reserve.memory);
-        for group in self.owners() {
+        // A mount has a group of systemd's that nobody is in.
+        let is_peopled = |group: &PathBuf| group.extension().is_none_or(|kind| kind != "mount");
+        for group in self.owners().into_iter().filter(is_peopled) {
             protect_memory(&group.join("memory.low"), self.low, low);
         }
         self.low = low;

@@ -5,6 +5,7 @@
 pub mod break_out;
 mod cpio;
 pub mod network;
+pub mod service;
 
 use std::ffi::OsString;
 use std::fs;
