@@ -1,0 +1,213 @@
+//! After the start, and at any time.
+
+use serde_json::{Value, json};
+
+use super::common::Machine;
+use super::row::Expected::{Refused, Taken, Told};
+use super::row::{Row, limits};
+
+/// What is refused at any time.
+pub(crate) fn absent() -> Vec<Row> {
+    let rows = [
+        (
+            "PUT",
+            "/mmds",
+            "the metadata service (/mmds, /mmds/config) is not there yet",
+        ),
+        ("PUT", "/mmds/config", "the metadata service"),
+        ("PATCH", "/mmds", "the metadata service"),
+        ("GET", "/mmds", "the metadata service"),
+        (
+            "PUT",
+            "/cpu-config",
+            "a custom CPU template (/cpu-config) is not there yet",
+        ),
+        ("PUT", "/pmem/p", "(/pmem) is not there yet"),
+        ("PUT", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
+        ("PATCH", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
+        ("GET", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
+        ("PUT", "/snapshot/create", "a snapshot"),
+        ("PUT", "/snapshot/load", "a snapshot"),
+        ("PATCH", "/balloon/hinting/start", "free page hinting"),
+        ("GET", "/balloon/hinting/status", "free page hinting"),
+        ("DELETE", "/drives/disk", "a device that is taken away"),
+        ("DELETE", "/network-interfaces/n", "a device that is taken away"),
+        ("DELETE", "/", "/: there is no such request"),
+        ("POST", "/actions", "/actions: there is no such request"),
+        ("GET", "/actions", "/actions: there is no such request"),
+        ("GET", "/nothing", "/nothing: there is no such request"),
+        ("PUT", "/vm", "/vm: there is no such request"),
+        ("PATCH", "/vsock", "/vsock: there is no such request"),
+    ];
+    let row = |(method, path, fault): (&'static str, &str, &'static str)| {
+        (method, path.to_owned(), Value::Null, Refused(fault))
+    };
+    rows.map(row).into()
+}
+
+/// Everything after the start.
+pub(crate) fn after(machine: &Machine) -> Vec<Row> {
+    let disk = machine.folder.join("disk");
+    let mut rows: Vec<Row> = Vec::new();
+    let mut row = |method, path: &str, body, expected| rows.push((method, path.to_owned(), body, expected));
+    row("GET", "/", Value::Null, Told(json!({ "state": "Running" })));
+    row("GET", "/version", Value::Null, Told(json!({})));
+    row(
+        "GET",
+        "/machine-config",
+        Value::Null,
+        Told(json!({ "vcpu_count": 2 })),
+    );
+    row("GET", "/balloon", Value::Null, Told(json!({ "amount_mib": 1 })));
+    row(
+        "GET",
+        "/balloon/statistics",
+        Value::Null,
+        Told(json!({ "target_pages": 256, "target_mib": 1, "actual_mib": 0 })),
+    );
+    for (limit, outcome) in limits() {
+        row(
+            "PATCH",
+            "/drives/disk",
+            json!({ "drive_id": "disk", "rate_limiter": limit }),
+            match outcome {
+                Ok(limit) => Taken("/drives/0", json!({ "rate_limiter": limit })),
+                Err(fault) => Refused(fault),
+            },
+        );
+    }
+    for (body, fault) in [
+        (json!({ "drive_id": "disk" }), "nothing is to be changed"),
+        (
+            json!({ "drive_id": "other", "path_on_host": disk }),
+            "the body is about \"other\"",
+        ),
+        (
+            json!({ "drive_id": "disk", "path_on_host": "/nowhere" }),
+            "drives.disk.path_on_host: disk /nowhere",
+        ),
+        (
+            json!({ "drive_id": "disk", "is_read_only": true }),
+            "unknown field `is_read_only`",
+        ),
+    ] {
+        row("PATCH", "/drives/disk", body, Refused(fault));
+    }
+    row(
+        "PATCH",
+        "/drives/none",
+        json!({ "drive_id": "none", "rate_limiter": {} }),
+        Refused("drives.none: this machine has none"),
+    );
+    row(
+        "PATCH",
+        "/drives/disk",
+        json!({ "drive_id": "disk", "path_on_host": disk }),
+        Taken("/drives/0", json!({ "path_on_host": disk })),
+    );
+    row(
+        "PATCH",
+        "/network-interfaces/none",
+        json!({ "iface_id": "none", "rx_rate_limiter": {} }),
+        Refused("network-interfaces.none: this machine has none"),
+    );
+    row(
+        "PATCH",
+        "/network-interfaces/none",
+        json!({ "iface_id": "none" }),
+        Refused("nothing is to be changed"),
+    );
+    row(
+        "PATCH",
+        "/network-interfaces/none",
+        json!({ "iface_id": "none", "mtu": 1 }),
+        Refused("unknown field `mtu`"),
+    );
+    row(
+        "PATCH",
+        "/balloon",
+        json!({ "amount_mib": 2 }),
+        Taken("/balloon", json!({ "amount_mib": 2 })),
+    );
+    row(
+        "GET",
+        "/balloon/statistics",
+        Value::Null,
+        Told(json!({ "target_pages": 512 })),
+    );
+    row(
+        "PATCH",
+        "/balloon",
+        json!({ "amount_mib": 65 }),
+        Refused("balloon.amount_mib: 65 MiB, the machine has 64"),
+    );
+    row(
+        "PATCH",
+        "/balloon",
+        json!({}),
+        Refused("missing field `amount_mib`"),
+    );
+    row(
+        "PATCH",
+        "/balloon",
+        json!({ "amount_mib": 1, "deflate_on_oom": true }),
+        Refused("unknown field `deflate_on_oom`"),
+    );
+    let interval = |seconds| json!({ "stats_polling_interval_s": seconds });
+    row(
+        "PATCH",
+        "/balloon/statistics",
+        interval(3),
+        Taken("/balloon", interval(3)),
+    );
+    row(
+        "PATCH",
+        "/balloon/statistics",
+        interval(0),
+        Refused("statistics cannot be switched on or off"),
+    );
+    for (state, told) in [
+        ("Paused", "Paused"),
+        ("Paused", "Paused"),
+        ("Resumed", "Running"),
+        ("Resumed", "Running"),
+    ] {
+        row("PATCH", "/vm", json!({ "state": state }), Taken("", json!({})));
+        row("GET", "/", Value::Null, Told(json!({ "state": told })));
+    }
+    row(
+        "PATCH",
+        "/vm",
+        json!({ "state": "Halted" }),
+        Refused("unknown variant `Halted`"),
+    );
+    row("PATCH", "/vm", json!({}), Refused("missing field `state`"));
+    for action in ["FlushMetrics", "SendCtrlAltDel"] {
+        row(
+            "PUT",
+            "/actions",
+            json!({ "action_type": action }),
+            Taken("", json!({})),
+        );
+    }
+    row(
+        "PUT",
+        "/actions",
+        json!({ "action_type": "InstanceStart" }),
+        Refused("not possible while the machine is running"),
+    );
+    row(
+        "PUT",
+        "/actions",
+        json!({ "action_type": "Dance" }),
+        Refused("unknown variant `Dance`"),
+    );
+    row(
+        "PUT",
+        "/actions",
+        json!({ "action_type": "FlushMetrics", "payload": "" }),
+        Refused("unknown field `payload`"),
+    );
+    rows.extend(absent());
+    rows
+}
