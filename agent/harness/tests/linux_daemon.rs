@@ -30,6 +30,7 @@ scenarios!(
     exec_signal_and_stop,
     a_stop_ends_the_deaf,
     a_missing_program_is_told,
+    an_image_from_elsewhere_runs,
     environment_and_directory,
     a_killed_vmm_is_told_within_a_second,
     a_failing_workload_is_restarted_and_given_up,

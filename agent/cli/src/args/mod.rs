@@ -295,6 +295,12 @@ pub(crate) enum ImageCommand {
         /// The image.
         path: PathBuf,
     },
+    /// Fetches an image from an OCI registry, and takes it into the agent's store.
+    ///
+    /// It is fetched by this command, with your rights, and not by the agent. What a break leaves is kept in
+    /// ~/.cache/secovia/pull and gone on with by the next pull. Without TLS only registries on this machine are
+    /// spoken to, and those in `images.insecure_registries` of agent.toml.
+    Pull(PullArgs),
     /// Lists the images.
     Ls {
         /// Print JSON.
@@ -317,6 +323,24 @@ pub(crate) enum ImageCommand {
         #[arg(required = true, value_name = "IMAGE")]
         names: Vec<String>,
     },
+}
+
+/// Fetches an image.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// REGISTRY/REPOSITORY:TAG, or REGISTRY/REPOSITORY@DIGEST.
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The name that the image is to have; the last part of its repository where none is given.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Who you are to the registry: a file of yours that nobody else may read, as `docker login` or `skopeo login
+    /// --authfile` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub credentials_file: Option<PathBuf>,
+    /// The agent's configuration: it says which registries do without TLS, and how large an image may be.
+    #[arg(long, value_name = "FILE", default_value = "/etc/secovia/agent.toml")]
+    pub config: PathBuf,
 }
 
 /// Asks what is lent.

@@ -9,6 +9,7 @@ mod logs;
 mod node;
 mod pages;
 mod process;
+mod pull;
 mod started;
 
 use secovia_agent_api::client::Client;
@@ -41,6 +42,7 @@ pub(crate) fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Command::Image(ImageCommand::Import { name, path }) => {
             runtime.block_on(image::import(&client, name, &path))
         }
+        Command::Image(ImageCommand::Pull(args)) => runtime.block_on(pull::pull_image(&client, args)),
         Command::Image(ImageCommand::Gc { all, json }) => runtime.block_on(image::gc(&client, all, json)),
         Command::Image(ImageCommand::Ls { json }) => runtime.block_on(image::ls(&client, json)),
         Command::Image(ImageCommand::Rm { names }) => runtime.block_on(image::rm(&client, names)),

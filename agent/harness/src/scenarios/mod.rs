@@ -1,6 +1,7 @@
 //! What must hold, whichever VMM serves it.
 
 mod hammer;
+mod images;
 mod lending;
 mod life;
 mod network;
@@ -8,6 +9,7 @@ mod owner;
 mod restart;
 
 pub use hammer::*;
+pub use images::*;
 pub use lending::*;
 pub use life::*;
 pub use network::*;
