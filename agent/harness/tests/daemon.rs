@@ -330,6 +330,11 @@ async fn images_give_way_within_their_quota() {
     assert_eq!(names().await, ["base"], "a VM has it");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_moment_of_an_import_is_a_bad_one_to_die() {
+    scenarios::no_moment_of_an_import_is_a_bad_one_to_die(&programs(), 30).await;
+}
+
 /// An image that a VM uses stays what it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_image_in_use_is_not_replaced() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::time::Instant;
 
 use secovia_agent_api::{ImageImport, VmCreate};
 use secovia_guest_protocol::ExitStatus;
@@ -126,4 +127,53 @@ pub async fn an_image_from_elsewhere_runs(programs: &Programs) {
     let large: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 251) as u8).collect();
     let expected = format!("640 0\n4755 0\n2\n{}  /large\n", digits(&large));
     assert_eq!(ended.stdout, expected, "{ended:?}");
+}
+
+/// Whenever the agent is killed while an image comes in: afterwards the image is there whole or not at all, and nothing
+/// of what was under way is left.
+pub async fn no_moment_of_an_import_is_a_bad_one_to_die(programs: &Programs, rounds: u32) {
+    let mut bed = Testbed::new(programs, &Settings::default());
+    let path = bed.path("app.tar");
+    fs::write(&path, archive()).unwrap();
+    let import = ImageImport {
+        path: path.to_str().unwrap().into(),
+        name: Some("app".into()),
+    };
+    bed.start().await;
+    let begun = Instant::now();
+    bed.client().import_image(&import).await.unwrap();
+    // From its beginning to well behind its end, also where this machine is busy.
+    let step = begun.elapsed() * 2 / rounds;
+    bed.client().delete_image("app").await.unwrap();
+    bed.kill_agent();
+    let mut arrived = 0;
+    for round in 0..rounds {
+        bed.start().await;
+        let client = bed.client();
+        let leftovers: Vec<_> = fs::read_dir(bed.path("state/images"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .filter(|name| name != "app")
+            .collect();
+        assert!(leftovers.is_empty(), "{leftovers:?}");
+        let images = client.list_images().await.unwrap();
+        if let [image] = &images[..] {
+            arrived += 1;
+            let bytes = fs::read(bed.path("state/images/app/rootfs.erofs")).unwrap();
+            assert_eq!(image.manifest.digest, format!("sha256:{}", digits(&bytes)));
+            client.delete_image("app").await.unwrap();
+        } else {
+            assert!(!bed.path("state/images/app").exists(), "half an image");
+        }
+        let import = import.clone();
+        let under_way = tokio::spawn(async move { client.import_image(&import).await.is_ok() });
+        tokio::time::sleep(step * round).await;
+        bed.kill_agent();
+        under_way.await.unwrap();
+    }
+    println!("{arrived} of {rounds} imports had arrived when the agent was killed");
+    assert!(
+        0 < arrived && arrived < rounds,
+        "{arrived} of {rounds}: the moments are not those of an import"
+    );
 }
