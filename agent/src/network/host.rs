@@ -1,13 +1,19 @@
 //! The network as the agent uses it: one lock, under which what is wanted is known and plans are carried out.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::links::{self, Host, LinkError, Namespace, Surroundings};
 use super::nft;
+use super::watch::Changes;
 use super::{Lease, NetworkPolicy, Port, Ports, Step, guest_rules, host_rules, plan};
+
+/// The wait before rules that could not be looked at are looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The node's network.
 #[derive(Debug)]
@@ -122,6 +128,36 @@ impl Network {
         }
         links::remove(&self.host, &lease.link())?;
         Ok(self.put_rules(&up, &links::look(&self.host)?)?)
+    }
+
+    /// Puts the rules back whenever somebody has taken them away, from now on and as long as the network is in use.
+    pub fn guard(self: &Arc<Self>) -> Result<(), NetworkError> {
+        let changes = self.host.run(|| Changes::open().map_err(LinkError::watch))?;
+        let network = Arc::downgrade(self);
+        let guard = thread::Builder::new().name("rules".to_string());
+        let watching = guard.spawn(move || {
+            loop {
+                let waited = changes.wait();
+                let Some(network) = network.upgrade() else {
+                    return;
+                };
+                if let Err(error) = waited.map_err(LinkError::watch).and_then(|()| network.put_back()) {
+                    log::error!("keep the rules of the network: {error}");
+                    thread::sleep(AGAIN);
+                }
+            }
+        });
+        watching.map_err(LinkError::watch)?;
+        Ok(())
+    }
+
+    fn put_back(&self) -> Result<(), LinkError> {
+        let up = self.up();
+        if self.host.run(|| Ok(nft::is_there()?))? {
+            return Ok(());
+        }
+        log::warn!("somebody removed the table inet secovia: it is put back");
+        self.put_rules(&up, &links::look(&self.host)?)
     }
 
     fn put_rules(&self, up: &Ports, seen: &Surroundings) -> Result<(), LinkError> {

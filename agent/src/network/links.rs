@@ -55,6 +55,13 @@ pub enum LinkError {
     Rules(#[from] nft::NftError),
 }
 
+impl LinkError {
+    /// The packet filter cannot be watched.
+    pub(super) fn watch(source: io::Error) -> Self {
+        system("watch", "the packet filter")(source)
+    }
+}
+
 /// The host's network namespace: the process's own, or another that it was let into.
 #[derive(Debug, Default)]
 pub(super) struct Host(Option<File>);

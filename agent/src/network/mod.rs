@@ -19,6 +19,7 @@
 //! ```text
 //! host (thin)            attach, detach, repair: carries plans out; one lock
 //!   ├── links (thin)     netlink: namespaces, interfaces, addresses, routes
+//!   ├── watch (thin)     says when somebody changed the packet filter
 //!   ├── pin (thin)       the way from a service without a network to the host's
 //!   ├── nft (thin)       hands rules to nft(8)
 //!   ├── plan             pure: what should be and what is, to steps
@@ -31,7 +32,8 @@
 //! function of the policy and the leases of the microVMs that are up, and is always replaced whole, in one transaction: no
 //! rule can be left of one that is gone. The rules are text in nft's own language, because that is what `nft list table inet
 //! secovia` shows to the owner; all that varies in them is typed addresses and numbers. Both tables are the agent's own;
-//! the owner's are never touched, and what the owner's drop stays dropped.
+//! the owner's are never touched, and what the owner's drop stays dropped. Where the owner's
+//! reload flushes our table too, it is put back at once.
 
 mod host;
 mod lease;
@@ -43,6 +45,7 @@ mod policy;
 mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
+mod watch;
 
 pub use host::{Network, NetworkError};
 pub use lease::{GATEWAY6, LINK_PREFIX, Lease, TAP};

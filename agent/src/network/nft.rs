@@ -16,6 +16,20 @@ pub enum NftError {
     Refused(String),
 }
 
+/// Whether the host's table is there, in this thread's network namespace.
+pub(super) fn is_there() -> Result<bool, NftError> {
+    let status = Command::new("nft")
+        .args(["--terse", "list", "table", "inet", "secovia"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_err(NftError::Run)?;
+    Ok(status.success())
+}
+
 /// Puts `rules` in force in this thread's network namespace: all of them or none.
 pub(super) fn apply(rules: &str) -> Result<(), NftError> {
     let mut child = Command::new("nft")

@@ -130,7 +130,8 @@ pub(super) fn open(mut config: Config) -> Result<Opened, OpenError> {
     let records = store.all()?;
     let desk = open_desk(&config, &launcher, &records)?;
     let network = config.network.clone();
-    let network = network.map(|policy| Network::new(policy, &config.runtime_dir.join(HOST_NETWORK)));
+    let network =
+        network.map(|policy| Arc::new(Network::new(policy, &config.runtime_dir.join(HOST_NETWORK))));
     let context = Context {
         config,
         store,
@@ -274,7 +275,7 @@ fn mend_network(context: &Context, records: &[Record], plan: &[Step]) {
         .filter(runs)
         .filter_map(|record| record.network.clone());
     let up = ports.map(|port| (port.lease.v4, port)).collect();
-    if let Err(error) = network.repair(up) {
+    if let Err(error) = network.repair(up).and_then(|()| network.guard()) {
         log::error!("prepare the network: {error}");
     }
 }

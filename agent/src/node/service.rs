@@ -245,7 +245,7 @@ impl Node {
                 .map(|handle| handle.view.borrow().record.network.clone());
             ports.flatten().collect()
         };
-        network::port(create, self.context.network.as_ref(), &others, last)
+        network::port(create, self.context.network.as_deref(), &others, last)
     }
 
     /// Starts a VM that rests. The intent is durable when this returns.

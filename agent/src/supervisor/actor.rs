@@ -362,7 +362,7 @@ impl Actor {
         };
         let drive = Drive {
             socket: self.place.socket(),
-            workload: machine::workload(&self.record, self.context.network.as_ref()),
+            workload: machine::workload(&self.record, self.context.network.as_deref()),
             hold: self.record.hold,
             begun,
             boot_timeout,

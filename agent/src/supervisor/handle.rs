@@ -26,7 +26,7 @@ pub struct Context {
     /// Starts VMMs.
     pub launcher: Launcher,
     /// The network of the VMs, where they may have one.
-    pub network: Option<Network>,
+    pub network: Option<Arc<Network>>,
     /// Where VMs get their part of the machine.
     pub desk: Arc<Desk>,
 }

@@ -206,6 +206,13 @@ pub async fn a_network_leaves_nothing_behind(programs: &Programs) {
         );
     }
 
+    // What an owner's reload of the packet filter does.
+    do_all(&format!(
+        "nsenter --net=/run/netns/{} nft 'flush ruleset; add table inet owner'",
+        town.hall
+    ));
+    eventually("the rules are back", &bed, || town.rules().contains("10.213.0.3")).await;
+
     // The agent dies and one VMM with it; a link of nobody's turns up, and the owner does away with our table.
     bed.kill_agent();
     let ids = bed.vmms();
