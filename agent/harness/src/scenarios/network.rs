@@ -362,11 +362,26 @@ pub async fn microvms_and_the_owners_network_are_apart(programs: &Programs) {
     bed.running("two").await;
 
     // What is allowed: this is also what shows that the rest below could be seen if it were.
-    let page = |from: &str, address: &str| fetch(from, address).unwrap_or_default();
+    let page = |from: &str, address: &str| {
+        // The workload is just being started.
+        let begun = Instant::now();
+        loop {
+            match fetch(from, address) {
+                Some(text) => return text,
+                None if begun.elapsed() > Duration::from_secs(30) => return String::new(),
+                None => thread::sleep(POLL),
+            }
+        }
+    };
+    let looks = || {
+        let seen = "ip address; ip route; ip -6 route; ip neigh; nft list ruleset";
+        text(&town.in_hall(seen))
+    };
     for address in ["10.213.0.3:80", "[fd5e:c071:a000::3]:80", "192.168.50.1:8081"] {
         assert!(
             page(&town.hall, address).ends_with("two\n"),
-            "the host reaches {address}"
+            "the host reaches {address}: {}",
+            looks()
         );
     }
     for (address, name) in [
@@ -376,7 +391,8 @@ pub async fn microvms_and_the_owners_network_are_apart(programs: &Programs) {
     ] {
         assert!(
             page(&town.lan, address).ends_with(name),
-            "the owner's network reaches {address}"
+            "the owner's network reaches {address}: {}",
+            looks()
         );
     }
     let allowed = [
