@@ -39,6 +39,7 @@ pub struct Bench {
     /// The machine, to be changed before the start.
     pub spec: VmSpec,
     arguments: Vec<OsString>,
+    api: Option<PathBuf>,
 }
 
 impl Bench {
@@ -60,6 +61,7 @@ impl Bench {
                 ..VmSpec::default()
             },
             arguments: vec![],
+            api: None,
         }
     }
 
@@ -119,15 +121,26 @@ impl Bench {
         path
     }
 
+    /// Has the machine serve its API; gives back the socket's path.
+    pub fn serve_api(&mut self) -> PathBuf {
+        let path = self.folder().join("api.sock");
+        self.api = Some(path.clone());
+        path
+    }
+
     /// Starts it.
     pub fn start(self) -> Machine {
         let config = self.folder().join("vm.json");
         fs::write(&config, serde_json::to_vec(&self.spec).expect("a spec is JSON"))
             .expect("write the configuration");
+        let api = match &self.api {
+            Some(path) => vec!["--api-sock".into(), path.into()],
+            None => vec![OsString::from("--no-api")],
+        };
         let mut child = Command::new(given("SECOVIA_VMM"))
             .arg("--config-file")
             .arg(&config)
-            .arg("--no-api")
+            .args(api)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -217,6 +230,11 @@ impl Machine {
             self.check(self.since.elapsed() < LIMIT, &format!("no line {line:?}"));
             thread::sleep(TICK);
         }
+    }
+
+    /// What came out on the serial console so far.
+    pub fn console(&self) -> String {
+        self.console.text()
     }
 
     /// Waits for the end; the machine's files go with it.

@@ -47,6 +47,8 @@ const QUEUE_SIZES: [u16; 4] = [QUEUE_SIZE; 4];
 
 const INFLATE: u16 = 0;
 const DEFLATE: u16 = 1;
+/// Where it was agreed on.
+const STATISTICS: u16 = 2;
 
 /// After so many errors of the host's the log falls silent; the counter goes on.
 const LOUD_ERRORS: u64 = 8;
@@ -182,7 +184,7 @@ impl Balloon {
 
     /// Hands the statistics buffer back, if its time has come: the guest fills it anew.
     fn ask_for_statistics(&mut self, active: &mut Active<'_>) -> Result<bool, DeviceError> {
-        const INDEX: u16 = 2;
+        const INDEX: u16 = STATISTICS;
         let Some(due) = self.due else {
             return Ok(false);
         };
@@ -338,7 +340,15 @@ impl VirtioDevice for Balloon {
 
     fn activate(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         self.agreed = active.features;
-        Ok(Outcome::default())
+        // Linux's driver announces its first buffer before it is ready, when nobody listens yet.
+        let interrupt = match self.role(STATISTICS) {
+            Some(Role::Statistics) => self.take_statistics(STATISTICS, active)?,
+            _ => false,
+        };
+        Ok(Outcome {
+            interrupt,
+            config_changed: false,
+        })
     }
 
     fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {

@@ -175,6 +175,22 @@ fn the_guest_is_asked_for_statistics_again_and_again() {
     assert_eq!(driver.used(STATISTICS), None);
 }
 
+/// As Linux's driver does it, whose word of the buffer comes too early to be heard.
+#[test]
+fn statistics_that_are_there_before_the_driver_is_ready_are_taken() {
+    let (mut driver, handle, _) = balloon(&ALL);
+    let features = driver.offered() & !(1 << 29);
+    assert!(driver.negotiate(features));
+    (0..4).for_each(|queue| driver.set_up_queue(queue));
+    driver.put(
+        BUFFERS,
+        &[&5u16.to_le_bytes()[..], &7u64.to_le_bytes()[..]].concat(),
+    );
+    driver.add(STATISTICS, &[(BUFFERS, 10, false)]);
+    driver.write(offset::STATUS, 15);
+    assert_eq!(handle.statistics().total_memory, Some(7));
+}
+
 #[test]
 fn pages_that_the_guest_does_not_use_go_back_unless_it_keeps_something_in_them() {
     let (mut driver, _, taken) = started(&ALL);
