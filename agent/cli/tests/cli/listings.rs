@@ -181,7 +181,7 @@ fn images_are_imported_by_absolute_path() {
     assert!(texts(&agent.run(&["image", "ls"])).0.contains("00ff"));
     let output = agent.run(&["image", "import", "/nonexistent"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(texts(&output).1.contains("manifest.json"), "{output:?}");
+    assert!(texts(&output).1.contains("name a tar of an image"), "{output:?}");
 }
 
 #[test]
