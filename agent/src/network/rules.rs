@@ -243,9 +243,13 @@ pub fn guest_rules(lease: &Lease) -> String {
 		drop
 	}}
 
-	# There is nobody in here to speak with.
+	# There is nobody in here to speak with, or to speak.
 	chain input {{
 		type filter hook input priority filter; policy drop;
+	}}
+
+	chain output {{
+		type filter hook output priority filter; policy drop;
 	}}
 }}
 "#
