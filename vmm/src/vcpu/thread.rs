@@ -165,7 +165,7 @@ impl Threads {
     }
 
     /// Has all vCPUs hold still: when this returns true, none of them executes the guest or serves a device. One that is
-    /// still busy after [`PATIENCE`] has them all go on.
+    /// still busy after five seconds has them all go on.
     pub fn pause(&self) -> bool {
         self.request(Request::Pause);
         let still = self.control.wait_still(self.handles.len(), PATIENCE);

@@ -98,10 +98,10 @@ pub(crate) struct RunArgs {
     /// microVM stops.
     #[arg(long, value_name = "SIZE")]
     pub disk: Option<Mib>,
-    /// Let this port of the host lead to the guest: [ADDRESS:]HOSTPORT:GUESTPORT[/udp]. May be repeated.
+    /// Let this port of the host lead to the guest: `[ADDRESS:]HOSTPORT:GUESTPORT[/udp]`. May be repeated.
     #[arg(long, short, value_name = "PORTS")]
     pub publish: Vec<Publish>,
-    /// Its network: none, or node, where agent.toml has a [network]; that is the default there.
+    /// Its network: none, or node, where agent.toml has `[network]`; that is the default there.
     #[arg(long, value_name = "NETWORK")]
     pub network: Option<NetworkMode>,
     /// Environment variable; KEY alone takes the value from here. May be repeated.
