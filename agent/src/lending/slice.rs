@@ -11,8 +11,31 @@ use std::path::{Path, PathBuf};
 use crate::capacity::policy::Lending;
 use crate::capacity::resources::Amounts;
 
-/// The least weight that there is, against the 100 of each of the owner's groups: VMs get what nobody else wants.
-const WEIGHT: &str = "1";
+/// What CPU time all VMs together get, against the weight of 100 that each of the owner's groups has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuShare {
+    /// Only what nobody else wants: the idle class.
+    Spare,
+    /// The least weight that there is.
+    Least,
+    /// As much as one of the owner's groups: guests that were asked to shut down need it to do so in time.
+    Fair,
+    /// Nearly all: only VMs that are being ended run then, and their memory is free when the kernel has taken them apart in
+    /// their own time. An owner who waits for that memory would wait for a hundred times as long at the least weight.
+    First,
+}
+
+impl CpuShare {
+    /// The weight of control groups of version 2; none for the idle class.
+    fn weight(self) -> Option<&'static str> {
+        match self {
+            Self::Spare => None,
+            Self::Least => Some("1"),
+            Self::Fair => Some("100"),
+            Self::First => Some("10000"),
+        }
+    }
+}
 
 /// The group of all VMs.
 #[derive(Debug)]
@@ -59,10 +82,9 @@ impl Slice {
         groups
     }
 
-    /// Puts the policy into the kernel's hands: VMs weigh the least, never hold the reservation's memory, and what the
-    /// owner's groups hold of it is not reclaimed for them. Nothing of it depends on this agent from then on.
+    /// Puts the policy into the kernel's hands: VMs never hold the reservation's memory, and what the owner's groups hold
+    /// of it is not reclaimed for them. Nothing of it depends on this agent from then on.
     pub fn protect(&mut self, lending: Option<&Lending>, capacity: Amounts) {
-        self.set("cpu.weight", WEIGHT);
         let most = lending.map(|lending| capacity.minus(lending.reserve).min(lending.cap).memory);
         self.set(
             "memory.max",
@@ -77,14 +99,20 @@ impl Slice {
         self.low = low;
     }
 
-    /// Gives the VMs only the CPU time that nobody else wants, and little I/O (in bytes a second), or as much as they can
-    /// get again.
-    pub fn squeeze(&self, on: bool, io_bytes: u64) {
-        self.set("cpu.idle", if on { "1" } else { "0" });
-        if !on {
-            // The kernel forgets the weight of a group that was idle.
-            self.set("cpu.weight", WEIGHT);
+    /// Gives the VMs this share of the CPUs.
+    pub fn share_cpu(&self, share: CpuShare) {
+        match share.weight() {
+            None => self.set("cpu.idle", "1"),
+            // The kernel takes no weight for a group that is idle, and forgets the one it had.
+            Some(weight) => {
+                self.set("cpu.idle", "0");
+                self.set("cpu.weight", weight);
+            }
         }
+    }
+
+    /// Gives the VMs little I/O (in bytes a second), or as much as they can get again.
+    pub fn squeeze_io(&self, on: bool, io_bytes: u64) {
         if let Some(disk) = &self.disk {
             let limit = if on {
                 io_bytes.to_string()

@@ -49,7 +49,6 @@ fn the_owners_groups_are_all_others_and_keep_their_memory() {
     };
     slice.protect(Some(&lending), HOST);
     assert_eq!(read(&dir, "secovia.slice/memory.max"), (6u64 << 30).to_string());
-    assert_eq!(read(&dir, "secovia.slice/cpu.weight"), "1");
     assert_eq!(read(&dir, "system.slice/memory.low"), (2u64 << 30).to_string());
     assert_eq!(
         read(&dir, "user.slice/memory.low"),
@@ -62,14 +61,27 @@ fn the_owners_groups_are_all_others_and_keep_their_memory() {
 }
 
 #[test]
+fn vms_get_the_share_of_the_cpus_that_is_said() {
+    let (dir, slice) = hierarchy();
+    for (share, idle, weight) in [
+        (CpuShare::Least, "0", "1"),
+        (CpuShare::Spare, "1", "1"),
+        (CpuShare::Fair, "0", "100"),
+        (CpuShare::First, "0", "10000"),
+    ] {
+        slice.share_cpu(share);
+        assert_eq!(read(&dir, "secovia.slice/cpu.idle"), idle, "{share:?}");
+        assert_eq!(read(&dir, "secovia.slice/cpu.weight"), weight, "{share:?}");
+    }
+}
+
+#[test]
 fn a_squeeze_is_taken_back_whole() {
     let (dir, slice) = hierarchy();
     assert!(slice.squeezes_io());
-    slice.squeeze(true, 4096);
-    assert_eq!(read(&dir, "secovia.slice/cpu.idle"), "1");
+    slice.squeeze_io(true, 4096);
     assert_eq!(read(&dir, "secovia.slice/io.max"), "8:0 rbps=4096 wbps=4096");
-    slice.squeeze(false, 4096);
-    assert_eq!(read(&dir, "secovia.slice/cpu.idle"), "0");
+    slice.squeeze_io(false, 4096);
     assert_eq!(read(&dir, "secovia.slice/io.max"), "8:0 rbps=max wbps=max");
     let without = Slice::new(&dir.path().join("user.slice"), Some("8:0".into()));
     assert!(!without.squeezes_io());

@@ -24,7 +24,7 @@ use crate::clock::now_ms;
 use crate::lending::desk::{Desk, by_word};
 use crate::lending::measure::Meter;
 use crate::lending::pressure::Pressure;
-use crate::lending::slice::Slice;
+use crate::lending::slice::{CpuShare, Slice};
 use crate::process::whole_disk;
 use crate::records::VmId;
 use crate::supervisor::{Command, Context, Handle};
@@ -69,6 +69,8 @@ pub(super) struct Lender {
     /// What the owner had not taken, be it free or with the VMs, and when that was seen.
     untaken: Option<(u64, Instant)>,
     squeezed: bool,
+    /// What the VMs get of the CPUs.
+    cpu: CpuShare,
     paused: BTreeSet<VmId>,
     /// When the order that stands was first seen; gone when its end was recorded.
     reclaiming: Option<Instant>,
@@ -94,6 +96,7 @@ impl Lender {
             available: u64::MAX,
             untaken: None,
             squeezed: false,
+            cpu: CpuShare::Least,
             paused: BTreeSet::new(),
             reclaiming: None,
         }
@@ -103,7 +106,8 @@ impl Lender {
     pub(super) async fn run(mut self, handles: impl Fn() -> Option<BTreeMap<VmId, Handle>>) {
         // What an earlier agent left squeezed.
         if let Some(slice) = &self.slice {
-            slice.squeeze(false, 0);
+            slice.squeeze_io(false, 0);
+            slice.share_cpu(self.cpu);
         }
         loop {
             let Some(vms) = handles() else {
@@ -157,7 +161,13 @@ impl Lender {
         if !closed {
             self.desk().set_ladder(ladder, scarcity);
         }
-        self.bring_about(ladder.measures(), &vms, handles, policy.reclaim.squeeze_io);
+        self.bring_about(
+            ladder.rung(),
+            ladder.measures(),
+            &vms,
+            handles,
+            policy.reclaim.squeeze_io,
+        );
         self.watch_order(order, &vms);
         self.pause(&policy, ladder, order, !vms.is_empty())
     }
@@ -309,6 +319,7 @@ impl Lender {
 
     fn bring_about(
         &mut self,
+        rung: Rung,
         measures: Measures,
         vms: &[Seen],
         handles: &BTreeMap<VmId, Handle>,
@@ -318,8 +329,18 @@ impl Lender {
             self.context.desk.record_anyway(AuditEvent::Squeezed {
                 on: measures.squeezed,
             });
-            slice.squeeze(measures.squeezed, squeeze_io);
+            slice.squeeze_io(measures.squeezed, squeeze_io);
             self.squeezed = measures.squeezed;
+        }
+        let cpu = match rung {
+            Rung::Kill => CpuShare::First,
+            Rung::Shutdown => CpuShare::Fair,
+            Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause if measures.squeezed => CpuShare::Spare,
+            Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause => CpuShare::Least,
+        };
+        if let Some(slice) = self.slice.as_ref().filter(|_| cpu != self.cpu) {
+            slice.share_cpu(cpu);
+            self.cpu = cpu;
         }
         let stands = |vm: &&Seen| measures.paused && vm.running && !vm.ending;
         let wanted: BTreeSet<VmId> = vms.iter().filter(stands).map(|vm| vm.id).collect();
