@@ -55,7 +55,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Checks this part of `spec` as [`VmConfig::new`] does, whether or not the other parts are there yet.
+    /// Checks this part of `spec` as [`VmConfig::new`](super::VmConfig::new) does, whether or not the other parts are there yet.
     pub fn check(self, spec: &VmSpec, host_memory: u64) -> Result<(), ConfigError> {
         device_count(spec)?;
         match self {
