@@ -131,34 +131,6 @@ fn the_guest_starts_its_second_vcpu() {
 }
 
 #[test]
-fn the_largest_machine_starts() {
-    if !kvm() {
-        return;
-    }
-    let machine = Machine::stub(stubs::HELLO);
-    let disk = machine.folder.join("disk");
-    let drive = |number: u32| {
-        let id = format!("disk{number}");
-        json!({ "drive_id": id, "path_on_host": disk, "is_root_device": false, "is_read_only": true })
-    };
-    let drives: Vec<_> = (0..62).map(drive).collect();
-    let machine = machine
-        .with(
-            "/machine-config",
-            json!({ "vcpu_count": 32, "mem_size_mib": 5120, "smt": true }),
-        )
-        .with("/drives", json!(drives))
-        .with("/entropy", json!({}))
-        .with_vsock();
-    let outcome = machine.run();
-    assert_eq!(
-        (outcome.output.as_str(), outcome.status),
-        ("stub\n", Some(3)),
-        "{outcome:?}"
-    );
-}
-
-#[test]
 fn what_is_typed_reaches_the_guest() {
     if !kvm() {
         return;

@@ -4,46 +4,12 @@ mod common;
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Machine, kvm, skip};
-use nix::sched::{CloneFlags, unshare};
+use common::Machine;
+use common::taps::with_taps;
 use secovia_stub_guests as stubs;
 use serde_json::json;
-
-/// Runs `test` in a network namespace of its own, with nothing but a tap `tap0` in it: 10.77.0.1, and 10.77.0.2 behind it.
-fn with_tap(test: impl FnOnce() + Send + 'static) {
-    if !kvm() {
-        return;
-    }
-    let name = std::thread::current().name().unwrap_or_default().to_owned();
-    let run = move || match set_up() {
-        Ok(()) => test(),
-        Err(reason) => skip(&reason),
-    };
-    let thread = std::thread::Builder::new().name(name).spawn(run).unwrap();
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn set_up() -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace of its own: {error}"))?;
-    for words in [
-        "tuntap add dev tap0 mode tap",
-        "addr add 10.77.0.1/24 dev tap0",
-        "link set dev tap0 addrgenmode none",
-        "link set dev tap0 up",
-        "neigh replace 10.77.0.2 lladdr 06:00:00:00:00:02 dev tap0",
-    ] {
-        let status = Command::new("ip").args(words.split(' ')).status();
-        if !status.is_ok_and(|status| status.success()) {
-            return Err(format!("ip {words} fails"));
-        }
-    }
-    Ok(())
-}
 
 fn machine() -> Machine {
     Machine::stub(stubs::NET_ECHO).with("/drives", json!([])).with(
@@ -54,7 +20,7 @@ fn machine() -> Machine {
 
 #[test]
 fn a_packet_goes_to_the_guest_and_back() {
-    with_tap(|| {
+    with_taps(1, || {
         // With a limit that lets one packet pass in a tenth of a second, both ways: the alarm rings in a real event loop.
         let bucket = json!({ "ops": { "size": 1, "refill_time": 100 } });
         for limit in [json!(null), bucket] {
@@ -92,7 +58,7 @@ fn a_packet_goes_to_the_guest_and_back() {
 
 #[test]
 fn a_tap_that_cannot_be_had_is_named_with_its_field() {
-    with_tap(|| {
+    with_taps(1, || {
         let outcome = machine()
             .with("/network-interfaces/0/host_dev_name", json!("tap1"))
             .run();

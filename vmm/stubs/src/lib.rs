@@ -52,6 +52,9 @@ pub const NET_ECHO: Guest = Guest::new("net-echo", code::net_echo);
 pub const DISK_ERASE: Guest = Guest::new("disk-erase", code::disk_erase);
 /// Starts the second vCPU, which prints `AP\n` and resets.
 pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
+/// Prints the type of each virtio device in the order of their places, as one character from `'0'` on, and a line's end;
+/// then every other vCPU prints a `c`. Resets at the first byte that comes from the serial port.
+pub const FLEET: Guest = Guest::new("fleet", code::fleet);
 /// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
 pub const NOTHING_THERE: Guest = Guest::new("nothing-there", code::nothing_there);
 /// Prints `ready\n`, then writes to the serial port for ever.
@@ -114,6 +117,7 @@ mod tests {
             DISK_ROUNDS,
             NET_ECHO,
             SECOND_CPU,
+            FLEET,
             NOTHING_THERE,
             SERIAL_FLOOD,
             NOTIFY_STORM,

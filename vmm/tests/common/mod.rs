@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub(crate) mod api;
+pub(crate) mod taps;
 
 use std::fs;
 use std::io::{Read, Write};
