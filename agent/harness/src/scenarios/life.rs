@@ -264,6 +264,8 @@ pub async fn much_output_arrives_whole(programs: &Programs) {
         ended.stdout.len(),
         expected.len()
     );
+    // The session may have the end before the log does.
+    client.wait_vm("floods", WaitUntil::Ended).await.unwrap();
     assert!(log_text(&client, "floods", &LogQuery::default()).await == expected);
 }
 
