@@ -9,11 +9,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{BusDevice, Effect};
 use crate::interrupt::Interrupt;
+use crate::published::Published;
 
 mod bounded;
+mod limited;
 mod output;
 
 pub use bounded::BoundedFile;
+pub use limited::LimitedWriter;
 pub use output::PatientWriter;
 
 /// The interrupt line, in the form that the UART's model wants.
@@ -30,6 +33,15 @@ impl Trigger for Line {
 /// The length of the input FIFO.
 const FIFO: usize = 64;
 
+/// What happened to the guest's output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SerialCounters {
+    /// Bytes that the output did not take.
+    pub lost: u64,
+    /// Bytes that were too much for a limit ([`LimitedWriter`]).
+    pub limited: u64,
+}
+
 /// A 16550 UART.
 ///
 /// # Output
@@ -37,14 +49,15 @@ const FIFO: usize = 64;
 /// output does not take (an error, a closed pipe, `WouldBlock`) is lost and counted, and the guest goes on.
 /// An output that blocks makes the vCPU wait, and whoever wants the lock; so what may block for long, a pipe above
 /// all, is to be wrapped in a [`PatientWriter`], which waits a moment and then loses bytes instead; and a file that nobody
-/// empties in a [`BoundedFile`].
+/// empties in a [`BoundedFile`]. A [`LimitedWriter`] bounds what goes there in a time.
 ///
 /// # Input
 /// Goes through a FIFO of 64 bytes: [`enqueue`](Self::enqueue) takes what fits; the rest is the caller's to keep until the
 /// guest has read, of which [`set_room_event`](Self::set_room_event) tells.
 pub struct Serial {
     uart: vm_superio::Serial<Line, NoEvents, Box<dyn Write + Send>>,
-    lost: u64,
+    counters: SerialCounters,
+    published: Published<SerialCounters>,
     room: Option<EventFd>,
     /// The FIFO was filled to the brim and not empty since.
     brimful: bool,
@@ -62,7 +75,8 @@ impl Serial {
     pub fn new(interrupt: Arc<dyn Interrupt>, output: Box<dyn Write + Send>) -> Self {
         Self {
             uart: vm_superio::Serial::new(Line(interrupt), output),
-            lost: 0,
+            counters: SerialCounters::default(),
+            published: Published::default(),
             room: None,
             brimful: false,
         }
@@ -100,9 +114,24 @@ impl Serial {
         self.uart.fifo_capacity()
     }
 
-    /// How many bytes of output were lost.
-    pub fn lost(&self) -> u64 {
-        self.lost
+    /// What happens to the guest's output, for whoever must not wait for the device.
+    pub fn counters(&self) -> Published<SerialCounters> {
+        self.published.clone()
+    }
+
+    /// A byte of output was not written.
+    fn lose(&mut self, error: &vm_superio::serial::Error<io::Error>) {
+        let limited = matches!(
+            error,
+            vm_superio::serial::Error::IOError(error) if error.kind() == io::ErrorKind::QuotaExceeded
+        );
+        let count = match limited {
+            true => &mut self.counters.limited,
+            false => &mut self.counters.lost,
+        };
+        *count = count.wrapping_add(1);
+        self.published.set(self.counters);
+        log::trace!("serial console: byte lost: {error}");
     }
 }
 
@@ -128,10 +157,7 @@ impl BusDevice for Serial {
                 Err(vm_superio::serial::Error::Trigger(error)) => {
                     log::debug!("serial console: interrupt: {error}");
                 }
-                Err(error) => {
-                    self.lost = self.lost.wrapping_add(1);
-                    log::trace!("serial console: byte lost: {error}");
-                }
+                Err(error) => self.lose(&error),
             }
         }
         Effect::None

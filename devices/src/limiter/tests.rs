@@ -215,6 +215,117 @@ fn both_limits_count() {
     assert_eq!(limiter.wait(MILLI * 2), MILLI * 101, "bytes are spent");
 }
 
+/// A device that always has something to do, as a device works: it asks, does one thing, and where it has to wait it is
+/// called some time after its alarm, up to `late`. On a clock of its own. Says how much it moved in each tenth of a
+/// second: bytes and operations. `at` is when `change` comes, which calls the device.
+fn ten_seconds(
+    config: &LimiterConfig,
+    largest: u64,
+    late: Duration,
+    (at, change): (Duration, LimiterConfig),
+) -> Vec<(u64, u64)> {
+    const TENTH: Duration = Duration::from_millis(100);
+    let mut random = Random(0x7e57);
+    let mut moved = vec![(0, 0); 100];
+    let mut limiter = RateLimiter::new(config, Duration::ZERO);
+    let (mut now, mut changed) = (Duration::ZERO, false);
+    loop {
+        let wait = limiter.wait(now);
+        if wait.is_zero() {
+            let Some((bytes, operations)) = moved.get_mut((now.as_nanos() / TENTH.as_nanos()) as usize)
+            else {
+                return moved;
+            };
+            let cost = 1 + random.below(largest);
+            limiter.charge(cost);
+            (*bytes, *operations) = (*bytes + cost, *operations + 1);
+            // What one operation takes at least.
+            now += Duration::from_micros(1);
+        } else {
+            now += wait + Duration::from_nanos(random.below(late.as_nanos() as u64 + 1));
+        }
+        if !changed && now >= at {
+            (now, changed) = (at, true);
+            limiter.change(&change, now);
+        }
+    }
+}
+
+/// What users of limits rely on: over ten seconds as much as the settings say, within a twentieth, whatever the sizes of
+/// the operations and however late a busy host calls the device; and after a change as much as that says, from its first
+/// tenth of a second on.
+#[test]
+fn ten_seconds_hold_within_a_twentieth_and_a_change_within_a_tenth_of_a_second() {
+    let bucket = |size, one_time_burst, refill_time| BucketConfig {
+        size,
+        one_time_burst,
+        refill_time,
+    };
+    let bandwidth = |bandwidth| LimiterConfig {
+        bandwidth: Some(bandwidth),
+        operations: None,
+    };
+    let operations = |operations| LimiterConfig {
+        bandwidth: None,
+        operations: Some(operations),
+    };
+    let never = (Duration::MAX, LimiterConfig::default());
+    let near = |found: u64, expected: u64, what: &str| {
+        let expected = expected as f64;
+        let off = (found as f64 - expected).abs() / expected;
+        assert!(off <= 0.05, "{what}: {found} instead of {expected}");
+    };
+    for late in [Duration::ZERO, MILLI, MILLI * 20] {
+        for (size, burst, refill) in [
+            (1 << 20, 0, 1000),
+            (1 << 20, 5 << 20, 1000),
+            (100 << 10, 1 << 20, 100),
+            (10 << 20, 1, 500),
+        ] {
+            let bucket = bucket(size, burst, refill);
+            let expected = size + burst + size * 10_000 / refill;
+            let what = format!("{bucket:?}, called {late:?} late");
+            let moved = ten_seconds(&bandwidth(bucket), 64 << 10, late, never);
+            near(moved.iter().map(|(bytes, _)| bytes).sum(), expected, &what);
+        }
+        for (size, burst, refill) in [(100, 0, 1000), (100, 500, 1000), (1000, 0, 100)] {
+            let bucket = bucket(size, burst, refill);
+            let expected = size + burst + size * 10_000 / refill;
+            let what = format!("{bucket:?}, called {late:?} late");
+            let moved = ten_seconds(&operations(bucket), 4096, late, never);
+            near(
+                moved.iter().map(|(_, operations)| operations).sum(),
+                expected,
+                &what,
+            );
+        }
+
+        // At the fifth second: ten times as much, a tenth, nothing for an hour, and no limit.
+        let slow = operations(bucket(100, 0, 100));
+        for (change, first, later) in [
+            (bucket(1000, 0, 100), 2000, 1000),
+            (bucket(10, 0, 100), 20, 10),
+            (bucket(1, 0, 3_600_000), 1, 0),
+            (bucket(0, 0, 0), 100_000, 100_000),
+        ] {
+            let at = Duration::from_secs(5);
+            let moved = ten_seconds(&slow, 4096, late, (at, operations(change)));
+            let what = format!("after the change to {change:?}, called {late:?} late");
+            let tenth = |number: usize| moved[number].1;
+            // A device that is called late has what came meanwhile in the tenth of a second that follows.
+            let slack = (later as f64 * late.as_secs_f64() * 10.0) as u64 + 1;
+            assert!(tenth(50).abs_diff(first) <= slack, "{what}: {}", tenth(50));
+            for number in 51..100 {
+                assert!(
+                    tenth(number).abs_diff(later) <= slack,
+                    "{what}: {}",
+                    tenth(number)
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_gate_opens_when_its_alarm_rings() {
     let config = LimiterConfig {

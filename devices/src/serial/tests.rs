@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::limiter::BucketConfig;
 use crate::testing::{CountingInterrupt, TempPath};
 
 const DATA: u64 = 0;
@@ -53,7 +54,7 @@ fn output_arrives_byte_for_byte_and_the_transmitter_is_always_empty() {
     send(&mut serial, b"login: ");
     assert_eq!(*screen.0.lock().unwrap(), b"login: ");
     assert_eq!(read(&mut serial, LSR) & 0x60, 0x60);
-    assert_eq!(serial.lost(), 0);
+    assert_eq!(serial.counters().get().lost, 0);
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn an_output_that_fails_costs_bytes_and_nothing_else() {
     let before = interrupt.count();
     read(&mut serial, 2);
     send(&mut serial, b"x");
-    assert_eq!(serial.lost(), 1);
+    assert_eq!(serial.counters().get().lost, 1);
     // The driver still hears that it may send the next byte.
     assert_eq!(interrupt.count(), before + 1);
     assert_eq!(read(&mut serial, LSR) & 0x60, 0x60);
@@ -142,7 +143,7 @@ fn a_reader_that_stops_costs_bytes_but_never_more_than_the_patience() {
     // Fill the pipe, whatever its size is here; then go on for as many bytes again.
     let started = Instant::now();
     let mut sent = 0;
-    while serial.lost() == 0 {
+    while serial.counters().get().lost == 0 {
         send(&mut serial, b"a");
         sent += 1;
         assert!(sent < 10_000_000, "the pipe never filled");
@@ -152,7 +153,7 @@ fn a_reader_that_stops_costs_bytes_but_never_more_than_the_patience() {
     // Once stalled, nobody waits: 10,000 times 50 ms would be more than 8 minutes.
     assert!(full.elapsed() < Duration::from_secs(60), "{:?}", full.elapsed());
     assert!(started.elapsed() >= patience);
-    assert_eq!(serial.lost(), 10_001);
+    assert_eq!(serial.counters().get().lost, 10_001);
 
     // The reader comes back, and so does the output.
     let mut kept = vec![0; sent - 1];
@@ -162,7 +163,7 @@ fn a_reader_that_stops_costs_bytes_but_never_more_than_the_patience() {
     let mut next = [0];
     reader.read_exact(&mut next).unwrap();
     assert_eq!(&next, b"c");
-    assert_eq!(serial.lost(), 10_001);
+    assert_eq!(serial.counters().get().lost, 10_001);
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn a_reader_that_left_does_not_end_the_guest() {
     let output = PatientWriter::new(writer, Duration::from_secs(60));
     let mut serial = Serial::new(Arc::new(CountingInterrupt::default()), Box::new(output));
     send(&mut serial, b"xyz");
-    assert_eq!(serial.lost(), 3);
+    assert_eq!(serial.counters().get().lost, 3);
 }
 
 #[test]
@@ -232,4 +233,35 @@ fn a_bounded_file_keeps_the_end_and_never_grows_beyond_its_limit() {
             assert!(kept.len() as u64 <= limit && kept.ends_with(&[b'x'; 1024]));
         }
     }
+}
+
+/// Writes to a limited output, for so long; says how many bytes it took.
+fn flood(limit: BucketConfig, time: Duration) -> (usize, SerialCounters) {
+    let screen = Screen::default();
+    let writer = LimitedWriter::new(screen.clone(), limit);
+    let mut serial = Serial::new(Arc::new(CountingInterrupt::default()), Box::new(writer));
+    let until = Instant::now() + time;
+    let mut written = 0_u64;
+    while Instant::now() < until {
+        let _ = serial.write(DATA, b"x");
+        written += 1;
+    }
+    let counters = serial.counters().get();
+    let taken = screen.0.lock().unwrap().len();
+    assert_eq!(written, taken as u64 + counters.limited);
+    (taken, counters)
+}
+
+#[test]
+fn a_limit_lets_through_what_it_says_and_counts_the_rest() {
+    let limit = |size, one_time_burst, refill_time| BucketConfig {
+        size,
+        one_time_burst,
+        refill_time,
+    };
+    let (taken, counters) = flood(limit(100, 50, 3_600_000), Duration::from_millis(20));
+    assert_eq!((taken, counters.lost), (150, 0));
+    assert!(counters.limited > 0);
+    let (_, counters) = flood(limit(0, 0, 0), Duration::from_millis(5));
+    assert_eq!(counters, SerialCounters::default());
 }

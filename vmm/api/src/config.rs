@@ -294,9 +294,9 @@ pub struct SerialSpec {
     /// A file or FIFO that is there, or a file that comes to be; what the guest writes is added to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial_out_path: Option<PathBuf>,
-    /// How much the guest may write; not there yet.
+    /// How many bytes the guest may write; what is more is lost. No limit where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_limiter: Option<RateLimiterSpec>,
+    pub rate_limiter: Option<TokenBucketSpec>,
 }
 
 /// The log.

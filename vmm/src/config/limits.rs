@@ -17,7 +17,8 @@ pub fn change(spec: RateLimiterSpec) -> LimiterConfig {
     limit(Some(spec))
 }
 
-fn bucket(spec: TokenBucketSpec) -> BucketConfig {
+/// One bucket alone.
+pub(super) fn bucket(spec: TokenBucketSpec) -> BucketConfig {
     BucketConfig {
         size: spec.size,
         one_time_burst: spec.one_time_burst.unwrap_or_default(),

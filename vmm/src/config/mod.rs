@@ -11,7 +11,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::limiter::{BucketConfig, LimiterConfig};
 use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_devices::virtio::block::BlockConfig;
 use secovia_devices::virtio::net::NetConfig;
@@ -24,6 +24,15 @@ pub use error::ConfigError;
 pub use file::read;
 pub use limits::{change, limit};
 pub use parts::{DEFAULT_BOOT_ARGS, MAX_VCPUS, MIN_MEMORY_MIB, Part, VsockConfig};
+
+/// Where the serial console's output goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsoleConfig {
+    /// A file or FIFO, if it does not go to standard output.
+    pub path: Option<PathBuf>,
+    /// How many bytes of it, if not all.
+    pub limit: Option<BucketConfig>,
+}
 
 /// A machine that can be built.
 #[derive(Debug)]
@@ -46,8 +55,8 @@ pub struct VmConfig {
     pub vsock: Option<VsockConfig>,
     /// The entropy device, and its limit.
     pub entropy: Option<LimiterConfig>,
-    /// Where the console's output goes, if not to standard output.
-    pub console: Option<PathBuf>,
+    /// The serial console's output.
+    pub console: ConsoleConfig,
 }
 
 impl VmConfig {
@@ -75,7 +84,12 @@ impl VmConfig {
             balloon,
             vsock,
             entropy: spec.entropy.map(|spec| limits::limit(spec.rate_limiter)),
-            console: spec.serial.and_then(|spec| spec.serial_out_path),
+            console: spec
+                .serial
+                .map_or_else(ConsoleConfig::default, |spec| ConsoleConfig {
+                    path: spec.serial_out_path,
+                    limit: spec.rate_limiter.map(limits::bucket),
+                }),
         })
     }
 

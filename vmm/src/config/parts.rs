@@ -71,15 +71,13 @@ impl Part {
             Self::Drives => drives::check(spec.drives.clone()).map(drop),
             Self::Networks => networks::check(spec.network_interfaces.clone()).map(drop),
             Self::Vsock => spec.vsock.clone().map_or(Ok(()), |spec| vsock(spec).map(drop)),
-            Self::Entropy => Ok(()),
-            Self::Serial => serial(spec),
+            Self::Entropy | Self::Serial => Ok(()),
         }
     }
 }
 
 /// Refuses what is Firecracker's and is not there yet.
 pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
-    serial(spec)?;
     for (field, value) in [
         ("cpu-config", spec.cpu_config),
         ("mmds-config", spec.mmds_config),
@@ -94,16 +92,6 @@ pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-fn serial(spec: &VmSpec) -> Result<(), ConfigError> {
-    match &spec.serial {
-        Some(serial) if serial.rate_limiter.is_some() => Err(ConfigError::NotYet {
-            field: "serial.rate_limiter".into(),
-            remedy: "leave it out",
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// All devices must fit.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use secovia_vmm_api::{
     BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, IoEngine, MachineSpec, NetworkInterfaceSpec,
-    RateLimiterSpec, SerialSpec, TokenBucketSpec, VsockSpec,
+    RateLimiterSpec, TokenBucketSpec, VsockSpec,
 };
 
 use super::*;
@@ -85,7 +85,7 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
 #[test]
 fn what_is_wrong_is_named_with_its_remedy() {
     type Change = fn(&mut VmSpec);
-    let cases: [(Change, &str); 29] = [
+    let cases: [(Change, &str); 28] = [
         (|s| s.boot_source = None, "boot-source: missing; name a kernel"),
         (
             |s| s.machine_config.track_dirty_pages = true,
@@ -106,15 +106,6 @@ fn what_is_wrong_is_named_with_its_remedy() {
         (
             |s| s.drives[0].socket = Some("/s".into()),
             "drives.data.socket: not there yet; give path_on_host",
-        ),
-        (
-            |s| {
-                s.serial = Some(SerialSpec {
-                    rate_limiter: Some(RateLimiterSpec::default()),
-                    ..SerialSpec::default()
-                });
-            },
-            "serial.rate_limiter: not there yet",
         ),
         (
             |s| s.mmds_config = serde_json::from_str("{}").unwrap(),

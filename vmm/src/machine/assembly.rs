@@ -60,7 +60,7 @@ impl Parts {
         Ok(Self {
             rights: inventory.iter().filter_map(Item::rights).collect(),
             devices,
-            console: console::output(config.console.as_deref(), console_limit)?,
+            console: console::output(&config.console, console_limit)?,
             config,
         })
     }

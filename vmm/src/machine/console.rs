@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use event_manager::{EventOps, EventSet, Events};
-use secovia_devices::serial::{BoundedFile, PatientWriter, Serial};
+use secovia_devices::serial::{BoundedFile, LimitedWriter, PatientWriter, Serial};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::error::MachineError;
+use crate::config::ConsoleConfig;
 
 /// The serial port takes no more at a time.
 const CHUNK: usize = 64;
@@ -20,9 +21,20 @@ const CHUNK: usize = 64;
 /// How long a vCPU waits for a reader of the console that does not keep up, before bytes are lost.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the guest's console goes: `path`, or standard output. A file has no reader who empties it: it holds `limit` bytes,
-/// where that is given.
-pub(super) fn output(path: Option<&Path>, limit: Option<u64>) -> Result<Box<dyn Write + Send>, MachineError> {
+/// Where the guest's console goes. A file has no reader who empties it: it holds `limit` bytes, where that is given.
+pub(super) fn output(
+    config: &ConsoleConfig,
+    limit: Option<u64>,
+) -> Result<Box<dyn Write + Send>, MachineError> {
+    let output = unlimited(config.path.as_deref(), limit)?;
+    Ok(match config.limit {
+        Some(limit) => Box::new(LimitedWriter::new(output, limit)),
+        None => output,
+    })
+}
+
+/// Where it goes, however much that is in a time.
+fn unlimited(path: Option<&Path>, limit: Option<u64>) -> Result<Box<dyn Write + Send>, MachineError> {
     let open = || {
         let output = match path {
             // A FIFO that nobody reads yet would otherwise make this wait.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use secovia_devices::ged::{Ged, GedEvent};
 use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::published::Published;
+use secovia_devices::serial::SerialCounters;
 use secovia_devices::virtio::balloon::BalloonHandle;
 use secovia_devices::virtio::mmio::MmioTransport;
 use secovia_vmm_api::BalloonStatisticsReport;
@@ -30,6 +32,7 @@ pub(super) struct Crew<'a> {
     threads: &'a Threads,
     events: Arc<Mutex<Ged>>,
     devices: Vec<Device>,
+    console: Published<SerialCounters>,
     still: Still,
     report: Report,
 }
@@ -47,6 +50,7 @@ impl<'a> Crew<'a> {
         events: Arc<Mutex<Ged>>,
         controls: Vec<Control>,
         transports: &[Arc<Mutex<MmioTransport>>],
+        console: Published<SerialCounters>,
     ) -> Result<Self, MachineError> {
         let device = |(control, transport): (Control, &Arc<Mutex<MmioTransport>>)| {
             let transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,6 +64,7 @@ impl<'a> Crew<'a> {
             devices: devices
                 .collect::<io::Result<_>>()
                 .map_err(MachineError::host("watch a device"))?,
+            console,
             still: Still::default(),
             report: Report::default(),
         })
@@ -82,7 +87,7 @@ impl<'a> Crew<'a> {
             return Ok(());
         }
         let controls = self.devices.iter().map(|device| &device.control);
-        let groups = report::groups(controls, self.threads.counters(), counts);
+        let groups = report::groups(controls, self.threads.counters(), self.console.get(), counts);
         metrics::write(&self.report.line(groups, sys::utc_now().milliseconds()))
     }
 

@@ -14,6 +14,8 @@ mod start;
 mod terminal;
 mod waiting;
 
+use std::sync::PoisonError;
+
 use nix::sys::signalfd::SignalFd;
 use secovia_seccomp::List;
 use secovia_vmm_api::Exit;
@@ -77,7 +79,8 @@ pub fn run(
     } = started;
 
     // The guest runs while the event loop is set up; what happens meanwhile waits in descriptors.
-    let crew = Crew::new(&threads, events, controls, &transports);
+    let console = serial.lock().unwrap_or_else(PoisonError::into_inner).counters();
+    let crew = Crew::new(&threads, events, controls, &transports, console);
     let outcome = crew.and_then(|crew| {
         let events = EventLoop::new(ending, signals, serial, &transports, crew, office, settings.grace)?;
         // Everything is open and every thread started.

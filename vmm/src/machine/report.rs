@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use secovia_devices::serial::SerialCounters;
 use serde_json::{Map, Value, json};
 
 use super::inventory::Control;
@@ -13,6 +14,7 @@ use crate::vcpu::counters::{Counter, ExitCounters};
 pub(super) fn groups<'a>(
     controls: impl Iterator<Item = &'a Control>,
     vcpus: &[Arc<ExitCounters>],
+    console: SerialCounters,
     requests: &RequestCounts,
 ) -> Value {
     let mut groups = Map::new();
@@ -44,6 +46,11 @@ pub(super) fn groups<'a>(
         "failures": sum(|vcpu| &vcpu.failures),
     });
     groups.insert("vcpu".into(), vcpu);
+    let uart = json!({
+        "missed_write_count": console.lost,
+        "rate_limiter_dropped_bytes": console.limited,
+    });
+    groups.insert("uart".into(), uart);
     groups.insert("logger".into(), json!({ "missed_log_count": logger::left_out() }));
     // A violation is the end of the process, and is told by whoever notices it (`confine`).
     groups.insert("seccomp".into(), json!({ "num_faults": 0 }));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::after::absent;
 use super::common::Machine;
 use super::row::Expected::{Refused, Taken, Told};
-use super::row::{Row, limits};
+use super::row::{Row, buckets, limits};
 
 /// Everything before the start. What is taken last is what the machine starts with.
 #[allow(clippy::too_many_lines, reason = "a table")]
@@ -454,12 +454,17 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
     row("PUT", "/entropy", json!({}), Taken("/entropy", json!({})));
 
     // /serial
-    row(
-        "PUT",
-        "/serial",
-        json!({ "rate_limiter": {} }),
-        Refused("serial.rate_limiter: not there yet"),
-    );
+    for (bucket, outcome) in buckets() {
+        row(
+            "PUT",
+            "/serial",
+            json!({ "rate_limiter": bucket }),
+            match outcome {
+                Ok(()) => Taken("/serial", json!({ "rate_limiter": bucket })),
+                Err(fault) => Refused(fault),
+            },
+        );
+    }
     row(
         "PUT",
         "/serial",

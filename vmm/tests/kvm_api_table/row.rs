@@ -14,34 +14,44 @@ pub(crate) enum Expected {
 
 pub(crate) type Row = (&'static str, String, Value, Expected);
 
-/// The objects in which limits stand, good and bad.
-pub(crate) fn limits() -> Vec<(Value, Result<Value, &'static str>)> {
-    let full = json!({ "size": 10, "one_time_burst": 5, "refill_time": 100 });
-    let least = json!({ "size": 10, "refill_time": 100 });
-    let same = |value: Value| (value.clone(), Ok(value));
+/// Buckets, good and bad.
+pub(crate) fn buckets() -> Vec<(Value, Result<(), &'static str>)> {
     vec![
-        same(json!({ "bandwidth": full, "ops": least })),
-        same(json!({ "ops": full })),
         (
-            json!({ "bandwidth": { "size": 1 } }),
-            Err("missing field `refill_time`"),
+            json!({ "size": 10, "one_time_burst": 5, "refill_time": 100 }),
+            Ok(()),
         ),
+        (json!({ "size": 10, "refill_time": 100 }), Ok(())),
+        (json!({ "size": 1 }), Err("missing field `refill_time`")),
+        (json!({ "refill_time": 1 }), Err("missing field `size`")),
         (
-            json!({ "bandwidth": { "refill_time": 1 } }),
-            Err("missing field `size`"),
-        ),
-        (
-            json!({ "bandwidth": { "size": -1, "refill_time": 1 } }),
+            json!({ "size": -1, "refill_time": 1 }),
             Err("invalid value: integer `-1`"),
         ),
         (
-            json!({ "ops": { "size": 1, "refill_time": "1" } }),
+            json!({ "size": 1, "refill_time": "1" }),
             Err("invalid type: string"),
         ),
         (
-            json!({ "ops": { "size": 1, "refill_time": 1, "burst": 1 } }),
+            json!({ "size": 1, "refill_time": 1, "burst": 1 }),
             Err("unknown field `burst`"),
         ),
-        (json!({ "iops": {} }), Err("unknown field `iops`")),
     ]
+}
+
+/// The objects in which limits stand, good and bad.
+pub(crate) fn limits() -> Vec<(Value, Result<Value, &'static str>)> {
+    let mut limits = vec![(json!({ "iops": {} }), Err("unknown field `iops`"))];
+    for (bucket, outcome) in buckets() {
+        for name in ["bandwidth", "ops"] {
+            let limit = json!({ name: bucket });
+            limits.push((limit.clone(), outcome.map(|()| limit)));
+        }
+    }
+    let full = json!({ "size": 10, "one_time_burst": 5, "refill_time": 100 });
+    let both = json!({ "bandwidth": full, "ops": { "size": 10, "refill_time": 100 } });
+    limits.push((both.clone(), Ok(both)));
+    let last = json!({ "ops": full });
+    limits.push((last.clone(), Ok(last)));
+    limits
 }
