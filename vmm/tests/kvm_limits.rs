@@ -154,7 +154,9 @@ fn a_change_of_a_limit_tells_within_a_tenth_of_a_second() {
         patch(&nothing);
         let held = subject.count("/block/read_count");
         std::thread::sleep(Duration::from_millis(50));
-        assert!(subject.count("/block/read_count") <= held + 1, "reads go on");
+        // The one that the new bucket holds, and the one that had begun under the old limit.
+        let later = subject.count("/block/read_count");
+        assert!(later <= held + 2, "reads go on: {held} and then {later}");
         assert!(held >= read);
         // And from nothing to little, of which the first is there at once.
         let before = subject.count("/block/read_count");
