@@ -31,10 +31,9 @@ use crate::vcpu::entry;
 use crate::vcpu::thread::Buses;
 use crate::{layout, memory};
 
-/// A machine that is ready to run.
+/// A machine but for its vCPUs, which go to their threads.
 pub(super) struct Assembly {
     pub(super) vm: Arc<Vm>,
-    pub(super) vcpus: Vec<Vcpu>,
     pub(super) buses: Arc<Buses>,
     pub(super) serial: Arc<Mutex<Serial>>,
     pub(super) events: Arc<Mutex<Ged>>,
@@ -79,7 +78,7 @@ pub(super) fn boot(
     parts: Parts,
     landlock: Landlock,
     kept: Vec<Right>,
-) -> Result<Assembly, MachineError> {
+) -> Result<(Assembly, Vec<Vcpu>), MachineError> {
     let Parts {
         config,
         rights,
@@ -137,15 +136,15 @@ pub(super) fn boot(
     };
     set_up(&vcpus, &cpuid.wait()?, shown, entry)?;
     let buses = Arc::new(board.buses);
-    Ok(Assembly {
+    let assembly = Assembly {
         vm,
-        vcpus,
         buses,
         serial,
         events,
         transports,
         controls,
-    })
+    };
+    Ok((assembly, vcpus))
 }
 
 /// Gives every vCPU its CPUID and registers; the first starts at `entry`, the others wait for the guest to start them.

@@ -26,7 +26,7 @@ use crate::config::VmConfig;
 pub use error::MachineError;
 pub use start::{Prelude, Settings};
 
-use self::assembly::Parts;
+use self::assembly::{Assembly, Parts};
 use self::crew::Crew;
 use self::events::EventLoop;
 use self::start::{Started, start};
@@ -66,12 +66,15 @@ pub fn run(
         (None, None) => return Err(MachineError::Assembly("nothing says which machine".into())),
     };
     let Started {
-        vm,
-        buses,
-        serial,
-        events,
-        transports,
-        controls,
+        assembly:
+            Assembly {
+                vm,
+                buses,
+                serial,
+                events,
+                transports,
+                controls,
+            },
         ending,
         threads,
         seccomp,

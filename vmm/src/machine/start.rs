@@ -1,20 +1,15 @@
 //! From parts to a guest that runs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-use secovia_devices::ged::Ged;
-use secovia_devices::serial::Serial;
-use secovia_devices::virtio::mmio::MmioTransport;
 
 use super::assembly::{self, Assembly, Parts};
 use super::ending::FirstEnding;
 use super::error::MachineError;
-use super::inventory::Control;
 use super::terminal;
 use crate::confine::{Confinement, Seccomp};
-use crate::kvm::{self, KvmError, Questions, Vm};
-use crate::vcpu::thread::{Buses, Listener, Threads};
+use crate::kvm::{self, KvmError, Questions};
+use crate::vcpu::thread::{Listener, Threads};
 
 /// What can be begun before it is known which machine it will be.
 pub struct Prelude {
@@ -43,12 +38,7 @@ pub struct Settings {
 
 /// A machine whose guest runs.
 pub(super) struct Started {
-    pub(super) vm: Arc<Vm>,
-    pub(super) buses: Arc<Buses>,
-    pub(super) serial: Arc<Mutex<Serial>>,
-    pub(super) events: Arc<Mutex<Ged>>,
-    pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
-    pub(super) controls: Vec<Control>,
+    pub(super) assembly: Assembly,
     pub(super) ending: Arc<FirstEnding>,
     pub(super) threads: Threads,
     pub(super) seccomp: Seccomp,
@@ -68,26 +58,13 @@ pub(super) fn start(prelude: Prelude, parts: Parts) -> Result<Started, MachineEr
     } = confinement;
     kvm::install_kick_handler()?;
     let terminal = terminal::RawMode::enter();
-    let Assembly {
-        vm,
-        vcpus,
-        buses,
-        serial,
-        events,
-        transports,
-        controls,
-    } = assembly::boot(questions, parts, landlock, rights)?;
+    let (assembly, vcpus) = assembly::boot(questions, parts, landlock, rights)?;
     let ending = FirstEnding::new().map_err(MachineError::host("make the event that ends the machine"))?;
     let listener: Arc<dyn Listener> = ending.clone();
-    let threads = Threads::start(vcpus, &buses, &listener, &seccomp)
+    let threads = Threads::start(vcpus, &assembly.buses, &listener, &seccomp)
         .map_err(MachineError::host("start vCPU threads"))?;
     Ok(Started {
-        vm,
-        buses,
-        serial,
-        events,
-        transports,
-        controls,
+        assembly,
         ending,
         threads,
         seccomp,
