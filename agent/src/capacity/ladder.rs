@@ -153,13 +153,30 @@ pub enum Effect {
     KillAll,
 }
 
+/// What CPU time all microVMs together get, beside the owner's control groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuShare {
+    /// Only what nobody else wants: the idle class.
+    Spare,
+    /// The least weight that there is.
+    #[default]
+    Least,
+    /// As much as one of the owner's groups: guests that were asked to shut down need it to do so in time.
+    Fair,
+    /// Nearly all: only microVMs that are being ended run then, and their memory is free when the kernel has taken them apart
+    /// in their own time. An owner who waits for that memory would wait for a hundred times as long at the least weight.
+    First,
+}
+
 /// What holds as long as the ladder stands where it does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measures {
     /// Nothing is admitted.
     pub closed: bool,
-    /// CPU and I/O are squeezed.
+    /// I/O is squeezed, and CPU time with it.
     pub squeezed: bool,
+    /// What they get of the CPUs.
+    pub cpu: CpuShare,
     /// Those that are not on their way out stand still.
     pub paused: bool,
 }
@@ -288,9 +305,16 @@ impl Ladder {
     /// What holds now. Under an order guests have to run, so that they can shut down.
     pub fn measures(&self) -> Measures {
         let watching = self.stance == Stance::Watching;
+        let squeezed = watching && self.rung >= Rung::Squeeze;
         Measures {
             closed: self.rung >= Rung::Closed,
-            squeezed: watching && self.rung >= Rung::Squeeze,
+            squeezed,
+            cpu: match self.rung {
+                Rung::Kill => CpuShare::First,
+                Rung::Shutdown => CpuShare::Fair,
+                Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause if squeezed => CpuShare::Spare,
+                Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause => CpuShare::Least,
+            },
             paused: watching && self.rung >= Rung::Pause,
         }
     }

@@ -8,32 +8,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::capacity::ladder::CpuShare;
 use crate::capacity::policy::Lending;
 use crate::capacity::resources::Amounts;
 
-/// What CPU time all VMs together get, against the weight of 100 that each of the owner's groups has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CpuShare {
-    /// Only what nobody else wants: the idle class.
-    Spare,
-    /// The least weight that there is.
-    Least,
-    /// As much as one of the owner's groups: guests that were asked to shut down need it to do so in time.
-    Fair,
-    /// Nearly all: only VMs that are being ended run then, and their memory is free when the kernel has taken them apart in
-    /// their own time. An owner who waits for that memory would wait for a hundred times as long at the least weight.
-    First,
-}
-
-impl CpuShare {
-    /// The weight of control groups of version 2; none for the idle class.
-    fn weight(self) -> Option<&'static str> {
-        match self {
-            Self::Spare => None,
-            Self::Least => Some("1"),
-            Self::Fair => Some("100"),
-            Self::First => Some("10000"),
-        }
+/// The weight of control groups of version 2, of which each of the owner's groups has 100; none for the idle class.
+fn weight(share: CpuShare) -> Option<&'static str> {
+    match share {
+        CpuShare::Spare => None,
+        CpuShare::Least => Some("1"),
+        CpuShare::Fair => Some("100"),
+        CpuShare::First => Some("10000"),
     }
 }
 
@@ -101,7 +86,7 @@ impl Slice {
 
     /// Gives the VMs this share of the CPUs.
     pub fn share_cpu(&self, share: CpuShare) {
-        match share.weight() {
+        match weight(share) {
             None => self.set("cpu.idle", "1"),
             // The kernel takes no weight for a group that is idle, and forgets the one it had.
             Some(weight) => {

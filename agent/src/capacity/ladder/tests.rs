@@ -104,9 +104,11 @@ fn at_the_worst_what_frees_no_memory_is_not_waited_for() {
         .collect();
     assert_eq!(tos, [Rung::Closed, Rung::Squeeze, Rung::Pause, Rung::Shutdown]);
     assert_eq!(effects.last(), Some(&Effect::ShutDownOne { within_ms: 100 }));
-    assert!(watched.ladder.measures().paused);
+    let measures = watched.ladder.measures();
+    assert!(measures.paused && measures.cpu == CpuShare::Fair);
     watched.input.ending = 1;
     assert_eq!(watched.after(100).last(), Some(&Effect::KillOne));
+    assert_eq!(watched.ladder.measures().cpu, CpuShare::First);
 }
 
 #[test]
@@ -191,11 +193,13 @@ fn an_order_lets_guests_that_stand_still_shut_down() {
     for _ in 0..4 {
         watched.after(1_000);
     }
-    assert!(watched.ladder.measures().paused);
+    let measures = watched.ladder.measures();
+    assert!(measures.paused && measures.cpu == CpuShare::Spare);
     watched.input.order = order(By::Schedule, 30_000);
     watched.after(10);
     let measures = watched.ladder.measures();
     assert!(measures.closed && !measures.paused && !measures.squeezed);
+    assert_eq!(measures.cpu, CpuShare::Fair);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::clock::now_ms;
 use crate::lending::desk::{Desk, by_word};
 use crate::lending::measure::Meter;
 use crate::lending::pressure::Pressure;
-use crate::lending::slice::{CpuShare, Slice};
+use crate::lending::slice::Slice;
 use crate::process::whole_disk;
 use crate::records::VmId;
 use crate::supervisor::{Command, Context, Handle};
@@ -68,9 +68,8 @@ pub(super) struct Lender {
     available: u64,
     /// What the owner had not taken, be it free or with the VMs, and when that was seen.
     untaken: Option<(u64, Instant)>,
-    squeezed: bool,
-    /// What the VMs get of the CPUs.
-    cpu: CpuShare,
+    /// What holds for all VMs.
+    measures: Measures,
     paused: BTreeSet<VmId>,
     /// When the order that stands was first seen; gone when its end was recorded.
     reclaiming: Option<Instant>,
@@ -95,8 +94,7 @@ impl Lender {
             capacity: Amounts::NONE,
             available: u64::MAX,
             untaken: None,
-            squeezed: false,
-            cpu: CpuShare::Least,
+            measures: Measures::default(),
             paused: BTreeSet::new(),
             reclaiming: None,
         }
@@ -107,7 +105,7 @@ impl Lender {
         // What an earlier agent left squeezed.
         if let Some(slice) = &self.slice {
             slice.squeeze_io(false, 0);
-            slice.share_cpu(self.cpu);
+            slice.share_cpu(self.measures.cpu);
         }
         loop {
             let Some(vms) = handles() else {
@@ -161,13 +159,7 @@ impl Lender {
         if !closed {
             self.desk().set_ladder(ladder, scarcity);
         }
-        self.bring_about(
-            ladder.rung(),
-            ladder.measures(),
-            &vms,
-            handles,
-            policy.reclaim.squeeze_io,
-        );
+        self.bring_about(ladder.measures(), &vms, handles, policy.reclaim.squeeze_io);
         self.watch_order(order, &vms);
         self.pause(&policy, ladder, order, !vms.is_empty())
     }
@@ -319,29 +311,23 @@ impl Lender {
 
     fn bring_about(
         &mut self,
-        rung: Rung,
         measures: Measures,
         vms: &[Seen],
         handles: &BTreeMap<VmId, Handle>,
         squeeze_io: u64,
     ) {
-        if let Some(slice) = self.slice.as_ref().filter(|_| measures.squeezed != self.squeezed) {
-            self.context.desk.record_anyway(AuditEvent::Squeezed {
-                on: measures.squeezed,
-            });
-            slice.squeeze_io(measures.squeezed, squeeze_io);
-            self.squeezed = measures.squeezed;
+        if let Some(slice) = &self.slice {
+            if measures.squeezed != self.measures.squeezed {
+                self.context.desk.record_anyway(AuditEvent::Squeezed {
+                    on: measures.squeezed,
+                });
+                slice.squeeze_io(measures.squeezed, squeeze_io);
+            }
+            if measures.cpu != self.measures.cpu {
+                slice.share_cpu(measures.cpu);
+            }
         }
-        let cpu = match rung {
-            Rung::Kill => CpuShare::First,
-            Rung::Shutdown => CpuShare::Fair,
-            Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause if measures.squeezed => CpuShare::Spare,
-            Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause => CpuShare::Least,
-        };
-        if let Some(slice) = self.slice.as_ref().filter(|_| cpu != self.cpu) {
-            slice.share_cpu(cpu);
-            self.cpu = cpu;
-        }
+        self.measures = measures;
         let stands = |vm: &&Seen| measures.paused && vm.running && !vm.ending;
         let wanted: BTreeSet<VmId> = vms.iter().filter(stands).map(|vm| vm.id).collect();
         let alive = |id: &&VmId| vms.iter().any(|vm| vm.id == **id);
