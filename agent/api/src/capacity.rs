@@ -29,6 +29,23 @@ pub struct Offer {
     pub measured_s: u64,
     /// Why the owner's use cannot be measured, where it cannot.
     pub problem: Option<String>,
+    /// Where this node is, and what it may hold.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// Where a node is, and what it may hold, as its configuration says. Each value is one that Kubernetes takes for a label's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Labels {
+    /// Two capital letters, ISO 3166-1.
+    pub country: Option<String>,
+    /// The region that runs the pool.
+    pub region: Option<String>,
+    /// The building.
+    pub site: Option<String>,
+    /// The most sensitive data that may be processed here.
+    pub data_class: Option<String>,
 }
 
 /// The offer of one resource, with everything that it was computed from:

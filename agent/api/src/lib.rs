@@ -22,7 +22,7 @@ pub mod route;
 pub mod vm;
 
 pub use audit::{AuditBreak, AuditEvent, AuditQuery, AuditRecord, AuditVerdict};
-pub use capacity::{Amounts, LadderView, Offer, OfferLine, ReclaimRequest, Reclaimed};
+pub use capacity::{Amounts, Labels, LadderView, Offer, OfferLine, ReclaimRequest, Reclaimed};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use image::{ImageGc, ImageGcReport, ImageImport, ImageInfo, Manifest};
 pub use logs::{LogBytes, LogEvent, LogQuery, LogRecord};

@@ -20,7 +20,7 @@ use super::keep::{Keep, Standing};
 use crate::capacity::ladder::{By, Ladder, Order, Scarcity};
 use crate::capacity::ledger::{Claim, Ledger, Refusal};
 use crate::capacity::offer::{Inputs, Offer, offer};
-use crate::capacity::policy::{Lending, Policy};
+use crate::capacity::policy::{Labels, Lending, Policy};
 use crate::capacity::resources::{Amounts, Each, Resource};
 use crate::capacity::usage::Usage;
 use crate::clock::now_ms;
@@ -352,6 +352,7 @@ impl Desk {
             },
             measured_s: state.usage.observed_ms() / 1_000,
             problem: state.problem.clone(),
+            labels: labels(&state.policy.labels),
         }
     }
 
@@ -363,6 +364,16 @@ impl Desk {
     /// Whether the audit log is whole.
     pub fn verify(&self) -> Result<AuditVerdict, JournalError> {
         self.journal().verify()
+    }
+}
+
+fn labels(labels: &Labels) -> wire::Labels {
+    let labels = labels.clone();
+    wire::Labels {
+        country: labels.country,
+        region: labels.region,
+        site: labels.site,
+        data_class: labels.data_class,
     }
 }
 

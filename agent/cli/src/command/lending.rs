@@ -165,7 +165,7 @@ pub(super) async fn release(client: &Client) -> Result<u8, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use secovia_agent_api::LadderView;
+    use secovia_agent_api::{Labels, LadderView};
 
     use super::*;
 
@@ -196,6 +196,7 @@ mod tests {
             ladder: ladder("open", None),
             measured_s: 7_300,
             problem: None,
+            labels: Labels::default(),
         }
     }
 

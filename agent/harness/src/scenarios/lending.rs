@@ -172,10 +172,15 @@ pub async fn a_policy_is_reloaded_whole_or_not_at_all(programs: &Programs) {
         }
     };
     // The reservation is more than the machine has: nothing is left to be lent.
-    let policy = "[reserve]\ncpu = 9000\nmemory = \"900T\"\ndisk = \"900T\"\n[measure]\nwarm_up_s = 1\n";
+    let policy = "[reserve]\ncpu = 9000\nmemory = \"900T\"\ndisk = \"900T\"\n[measure]\nwarm_up_s = 1\n\
+                  [labels]\nsite = \"cellar\"\n";
     fs::write(&config, format!("{without}{policy}")).unwrap();
     reload(&bed);
     lends(&bed, true).await;
+    assert_eq!(
+        client.offer().await.unwrap().labels.site.as_deref(),
+        Some("cellar")
+    );
     let error = client.create_vm(&sh("second", GENTLE)).await.unwrap_err();
     for words in ["create microVM `second`", "too little cpu", "memory", "--explain"] {
         assert!(error.to_string().contains(words), "{words}: {error}");
