@@ -19,6 +19,9 @@ pub struct ErrorDetail {
     pub code: ErrorCode,
     /// For people: what failed, on what, what to do.
     pub message: String,
+    /// With `insufficient_resources`: what there is too little of, `cpu`, `memory` or `disk`, where it is one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
 }
 
 /// Why a request failed.
@@ -96,6 +99,7 @@ impl ErrorBody {
             error: ErrorDetail {
                 code,
                 message: message.into(),
+                lacking: Vec::new(),
             },
         }
     }

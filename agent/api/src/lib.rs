@@ -30,7 +30,7 @@ pub use network::{NetworkMode, ParseNetworkModeError, ParsePublishError, Publish
 pub use node::{Health, HealthStatus, Version};
 pub use vm::{
     DeleteQuery, KillRequest, ListQuery, RestartPolicy, StartTiming, StopRequest, TerminalSize, Vm, VmCreate,
-    VmState, VmStats, WaitQuery, WaitUntil,
+    VmRun, VmState, VmStats, WaitQuery, WaitUntil,
 };
 
 /// Where the agent listens.

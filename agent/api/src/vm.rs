@@ -19,7 +19,13 @@ pub struct VmCreate {
     pub name: Option<String>,
     /// The name of the image that it starts from.
     pub image: String,
-    /// Program and arguments; the image's command where empty.
+    /// The guest's host name: 1 to 63 of a-z, 0-9 and `-`, no `-` at an end; its name where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Program and first arguments, in the place of the image's entrypoint. With it the image's command is not used either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Program and arguments (arguments alone, where there is an entrypoint); the image's command where empty.
     #[serde(default)]
     pub command: Vec<String>,
     /// Joins the image's environment, and wins over it.
@@ -57,6 +63,9 @@ pub struct VmCreate {
     /// Remove the microVM, with its disk and its log, when it has ended for good.
     #[serde(default)]
     pub rm: bool,
+    /// What its maker wants to find with it again; the agent only keeps them. At most 64, of at most 4096 bytes in all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Run the workload on a terminal of this size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<TerminalSize>,
@@ -90,6 +99,8 @@ impl VmCreate {
         Self {
             name: None,
             image: image.into(),
+            hostname: None,
+            entrypoint: None,
             command: Vec::new(),
             env: BTreeMap::new(),
             user: None,
@@ -102,6 +113,7 @@ impl VmCreate {
             publish: Vec::new(),
             restart: RestartPolicy::No,
             rm: false,
+            labels: BTreeMap::new(),
             tty: None,
             stdin: false,
             attach: false,
@@ -214,6 +226,9 @@ pub struct Vm {
     pub restart: RestartPolicy,
     /// Whether it is removed when it has ended for good.
     pub rm: bool,
+    /// What its maker noted.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Whether the workload runs on a terminal.
     pub tty: bool,
     /// Whether the workload's standard input stays open.
@@ -224,8 +239,14 @@ pub struct Vm {
     pub started_at_ms: Option<u64>,
     /// When it last ended.
     pub ended_at_ms: Option<u64>,
-    /// How often the restart policy started it again.
+    /// How often the restart policy started it again, without a long run between.
     pub restarts: u32,
+    /// How often it was started in all, by whomever.
+    #[serde(default)]
+    pub starts: u32,
+    /// How its last run ended, where one did.
+    #[serde(default)]
+    pub last_run: Option<VmRun>,
     /// The process of its VMM, while there is one.
     pub vmm_pid: Option<u32>,
     /// It stands still, because the owner needs what it has.
@@ -292,6 +313,20 @@ impl VmState {
             Self::Created | Self::Exited { .. } | Self::Failed { .. } => false,
         }
     }
+}
+
+/// A run of a microVM that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VmRun {
+    /// When its workload was started, where it came so far.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub ended_at_ms: u64,
+    /// The workload's status, or what a shell gives where it could not be started; none where the microVM failed.
+    pub code: Option<i32>,
+    /// What failed, where the workload did not end by itself.
+    pub reason: Option<String>,
 }
 
 /// How long a start took, from the start of the VMM's process, in microseconds.

@@ -25,7 +25,9 @@ impl ApiError {
 
 impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> Self {
-        Self::new(error.code, error.message)
+        let mut body = ErrorBody::new(error.code, error.message);
+        body.error.lacking = error.lacking.into_iter().map(str::to_string).collect();
+        Self(body)
     }
 }
 

@@ -10,7 +10,7 @@ mod state;
 mod tests;
 
 pub use backoff::Backoff;
-pub use state::{Cause, Failure, Life, Outcome, State};
+pub use state::{Cause, Failure, Life, Outcome, Run, State};
 
 use secovia_agent_api::RestartPolicy;
 
@@ -299,6 +299,7 @@ fn launch(life: &Life, restarts: u32) -> (Life, Vec<Step>) {
     let next = Life {
         state: State::Starting,
         restarts,
+        starts: life.starts.saturating_add(1),
         started_ms: None,
         ended_ms: None,
         ..life.clone()
@@ -339,6 +340,11 @@ fn end(life: &Life, outcome: Outcome, cause: Cause, now_ms: u64, backoff: &Backo
         // It was cut short: whoever wants it to go on, whatever its status, wants that now.
         Cause::Reclaim => life.policy != RestartPolicy::No,
     };
+    let last_run = Some(Run {
+        started_ms: life.started_ms,
+        ended_ms: now_ms,
+        outcome: outcome.clone(),
+    });
     let mut steps = vec![Step::CleanUp];
     let state = if again {
         let delay_ms = match cause {
@@ -361,6 +367,7 @@ fn end(life: &Life, outcome: Outcome, cause: Cause, now_ms: u64, backoff: &Backo
         state,
         restarts,
         ended_ms: Some(now_ms),
+        last_run,
         ..life.clone()
     };
     (next, steps)

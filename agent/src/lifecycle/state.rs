@@ -109,6 +109,24 @@ pub struct Life {
     pub started_ms: Option<u64>,
     /// When the last run ended.
     pub ended_ms: Option<u64>,
+    /// Starts in all.
+    #[serde(default)]
+    pub starts: u32,
+    /// The last run that is over. It stays while the next one goes on.
+    #[serde(default)]
+    pub last_run: Option<Run>,
+}
+
+/// A run that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// When its workload began, where it did (Unix time in milliseconds).
+    pub started_ms: Option<u64>,
+    /// When its VMM was gone.
+    pub ended_ms: u64,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 impl Life {
@@ -121,6 +139,8 @@ impl Life {
             restarts: 0,
             started_ms: None,
             ended_ms: None,
+            starts: 0,
+            last_run: None,
         }
     }
 

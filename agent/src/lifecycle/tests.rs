@@ -428,3 +428,34 @@ fn a_start_without_room_is_put_off() {
         }
     }
 }
+
+#[test]
+fn the_last_run_is_known_while_the_next_one_goes_on() {
+    let backoff = Backoff {
+        first_ms: 100,
+        max_ms: 1_000,
+        stable_ms: 10_000,
+    };
+    let mut life = Life::new(RestartPolicy::Always, false);
+    let mut at = |event: Event, now_ms: u64| {
+        life = advance(&life, &event, now_ms, &backoff).0;
+        life.clone()
+    };
+    assert_eq!(at(Event::Start, 1).starts, 1);
+    at(Event::WorkloadStarted, 2);
+    at(Event::WorkloadEnded { code: 7 }, 5);
+    assert_eq!(at(gone(), 6).starts, 1);
+    let second = at(Event::Woken, 200);
+    let run = Run {
+        started_ms: Some(2),
+        ended_ms: 6,
+        outcome: Outcome::Exited(7),
+    };
+    assert_eq!((second.starts, second.last_run.clone()), (2, Some(run)));
+    // A long run forgives those before it, and is still the third of all.
+    at(Event::WorkloadStarted, 300);
+    at(Event::WorkloadEnded { code: 0 }, 50_000);
+    at(gone(), 50_001);
+    let third = at(Event::Woken, 60_000);
+    assert_eq!((third.restarts, third.starts), (1, 3));
+}

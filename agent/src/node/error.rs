@@ -17,6 +17,8 @@ pub struct NodeError {
     pub code: ErrorCode,
     /// For people: what failed, on what, what to do.
     pub message: String,
+    /// What there is too little of, where that is the reason.
+    pub lacking: Vec<&'static str>,
 }
 
 impl NodeError {
@@ -25,6 +27,15 @@ impl NodeError {
         Self {
             code,
             message: message.into(),
+            lacking: Vec::new(),
+        }
+    }
+
+    /// There is too little of something.
+    pub(super) fn scarce(lacking: Vec<&'static str>, message: impl Into<String>) -> Self {
+        Self {
+            lacking,
+            ..Self::new(ErrorCode::InsufficientResources, message)
         }
     }
 
@@ -53,12 +64,15 @@ impl NodeError {
 
     /// There is no room for a VM.
     pub(super) fn admission(operation: impl Display, error: &AdmissionError) -> Self {
-        let code = match error {
-            AdmissionError::Closed(_) => ErrorCode::AdmissionClosed,
-            AdmissionError::Refused(_) => ErrorCode::InsufficientResources,
-            AdmissionError::Journal(_) => ErrorCode::Internal,
-        };
-        Self::new(code, format!("{operation}: {error}"))
+        let message = format!("{operation}: {error}");
+        match error {
+            AdmissionError::Closed(_) => Self::new(ErrorCode::AdmissionClosed, message),
+            AdmissionError::Refused(refusal) => {
+                let lacking = refusal.lacking.iter().map(|(resource, ..)| resource.word());
+                Self::scarce(lacking.collect(), message)
+            }
+            AdmissionError::Journal(_) => Self::new(ErrorCode::Internal, message),
+        }
     }
 
     /// The guest did not do what it was asked.

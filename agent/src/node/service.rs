@@ -390,8 +390,9 @@ async fn wait(handle: &Handle, until: WaitUntil) -> Vm {
 /// What the VM is made of, the image's part filled in.
 fn spec(create: VmCreate, image: Image) -> Result<Spec, NodeError> {
     let manifest = image.manifest;
-    let mut command = manifest.entrypoint;
-    command.extend(if create.command.is_empty() {
+    let replaced = create.entrypoint.is_some();
+    let mut command = create.entrypoint.unwrap_or(manifest.entrypoint);
+    command.extend(if create.command.is_empty() && !replaced {
         manifest.command
     } else {
         create.command
@@ -408,6 +409,7 @@ fn spec(create: VmCreate, image: Image) -> Result<Spec, NodeError> {
     Ok(Spec {
         image: create.image,
         image_digest: manifest.digest,
+        hostname: create.hostname,
         command,
         env,
         user: create.user.or(manifest.user),
@@ -418,5 +420,6 @@ fn spec(create: VmCreate, image: Image) -> Result<Spec, NodeError> {
         disk_mib: create.disk_mib,
         tty: create.tty,
         stdin: create.stdin,
+        labels: create.labels,
     })
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use secovia_agent_api::{StartTiming, TerminalSize, Vm, VmState};
+use secovia_agent_api::{StartTiming, TerminalSize, Vm, VmRun, VmState};
 use serde::{Deserialize, Serialize};
 
 use super::VmId;
-use crate::lifecycle::{Life, Outcome, State};
+use crate::lifecycle::{Life, Outcome, Run, State};
 use crate::network::Port;
 
 /// Everything that is known of a VM, as it lies in the store.
@@ -42,6 +42,9 @@ pub struct Spec {
     pub image: String,
     /// The image's digest when the VM was created; it runs nothing else.
     pub image_digest: String,
+    /// The guest's host name, where it is not the VM's name.
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// Program and arguments.
     pub command: Vec<String>,
     /// The workload's environment. May hold secrets: never logged.
@@ -63,6 +66,9 @@ pub struct Spec {
     pub tty: Option<TerminalSize>,
     /// Whether the workload's input stays open.
     pub stdin: bool,
+    /// What its maker noted. Nothing here depends on them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Spec {
@@ -78,6 +84,7 @@ impl Record {
         let Spec {
             image,
             image_digest,
+            hostname: _,
             command,
             env,
             user,
@@ -88,6 +95,7 @@ impl Record {
             disk_mib,
             tty,
             stdin,
+            labels,
         } = self.spec.clone();
         Vm {
             id: self.id.to_string(),
@@ -106,12 +114,15 @@ impl Record {
             network: self.network.as_ref().map(Port::show),
             restart: self.life.policy,
             rm: self.life.auto_remove,
+            labels,
             tty: tty.is_some(),
             stdin,
             created_at_ms: self.created_ms,
             started_at_ms: self.life.started_ms,
             ended_at_ms: self.life.ended_ms,
             restarts: self.life.restarts,
+            starts: self.life.starts,
+            last_run: self.life.last_run.as_ref().map(show_run),
             vmm_pid,
             paused: false,
             timing: self.timing,
@@ -121,6 +132,19 @@ impl Record {
     /// Where it stands, in one word.
     pub fn state_word(&self) -> &'static str {
         show_state(&self.life.state).word()
+    }
+}
+
+fn show_run(run: &Run) -> VmRun {
+    let (code, reason) = match &run.outcome {
+        Outcome::Exited(code) => (Some(*code), None),
+        Outcome::Failed(failure) => (failure.code, Some(failure.reason.clone())),
+    };
+    VmRun {
+        started_at_ms: run.started_ms,
+        ended_at_ms: run.ended_ms,
+        code,
+        reason,
     }
 }
 

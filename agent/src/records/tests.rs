@@ -13,6 +13,7 @@ pub(crate) fn record(id: VmId, name: &str) -> Record {
         spec: Spec {
             image: "base".into(),
             image_digest: "sha256:00".into(),
+            hostname: Some("web-0".into()),
             command: vec!["/bin/sh".into()],
             env: [("A".to_string(), "b".to_string())].into(),
             user: Some("www".into()),
@@ -23,6 +24,7 @@ pub(crate) fn record(id: VmId, name: &str) -> Record {
             disk_mib: Some(64),
             tty: None,
             stdin: true,
+            labels: [("app".to_string(), "web".to_string())].into(),
         },
         uid: 900_000,
         network: Some(crate::network::tests::port("8080:80")),

@@ -133,6 +133,7 @@ fn boot_args(spec: &Spec) -> String {
 /// What the guest is asked to run.
 pub(super) fn workload(record: &Record, network: Option<&Network>) -> WorkloadSpec {
     let Spec {
+        hostname,
         command,
         env,
         user,
@@ -141,7 +142,7 @@ pub(super) fn workload(record: &Record, network: Option<&Network>) -> WorkloadSp
         ..
     } = record.spec.clone();
     WorkloadSpec {
-        hostname: record.name.clone(),
+        hostname: hostname.unwrap_or_else(|| record.name.clone()),
         network: record.network.as_ref().map(|port| NetworkSetup {
             interface: INTERFACE.into(),
             ipv4: port.lease.v4,
@@ -232,6 +233,7 @@ mod tests {
         Spec {
             image: "base".into(),
             image_digest: "sha256:00".into(),
+            hostname: None,
             command: vec!["/bin/sh".into()],
             env: [].into(),
             user: None,
@@ -242,6 +244,7 @@ mod tests {
             disk_mib: Some(64),
             tty: None,
             stdin: false,
+            labels: [].into(),
         }
     }
 

@@ -2,9 +2,28 @@
 //!
 //! One Pod is one microVM. Every field of a Pod is decided by name: done, defaulted where Kubernetes' meaning allows that, or
 //! refused with its path ([`Refusal`]).
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`translate`] | a Pod's microVM; with `container`, `env`, `resources`, `security` |
+//! | [`identity`] | which microVM is which Pod's |
 
+mod container;
+mod env;
+mod expand;
+mod facts;
+pub mod identity;
 mod quantity;
 mod refusal;
+mod resources;
+mod security;
+pub mod translate;
 
+pub use container::PullPolicy;
+pub use env::{Needs, Sources, needs};
+pub use expand::expand;
+pub use facts::Facts;
+pub use identity::Identity;
 pub use quantity::{Quantity, QuantityError};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, Trouble};
+pub use translate::{Machine, translate};
