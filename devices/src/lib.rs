@@ -27,6 +27,7 @@ pub mod ged;
 pub mod interrupt;
 pub mod ioapic;
 pub mod limiter;
+mod pending;
 pub mod power;
 pub mod published;
 pub mod pvpanic;

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::{LimiterConfig, RateLimiter};
+use crate::pending::Pending;
 
 /// A timer that makes the event loop call the device.
 ///
@@ -73,33 +73,19 @@ impl AsFd for Alarm {
 /// before its next operation. What the old limits hold back learns of it when the machine calls the device
 /// (`MmioTransport::again`). Copies are one handle.
 #[derive(Debug, Clone, Default)]
-pub struct LimitHandle(Arc<Pending>);
-
-/// A change that the device has not taken over yet.
-#[derive(Debug, Default)]
-struct Pending {
-    /// So that a device without changes takes no lock.
-    waiting: AtomicBool,
-    change: Mutex<LimiterConfig>,
-}
+pub struct LimitHandle(Arc<Pending<LimiterConfig>>);
 
 impl LimitHandle {
     /// Changes the buckets that `change` names, which are full then; the others stay as they are, with what is in them. A
     /// bucket of no size is no limit any more.
     pub fn change(&self, change: &LimiterConfig) {
-        let mut pending = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.bandwidth = change.bandwidth.or(pending.bandwidth);
-        pending.operations = change.operations.or(pending.operations);
-        self.0.waiting.store(true, Ordering::Release);
-    }
-
-    fn take(&self) -> Option<LimiterConfig> {
-        if !self.0.waiting.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut pending = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.waiting.store(false, Ordering::Relaxed);
-        Some(std::mem::take(&mut *pending))
+        self.0.put(|waiting| {
+            let waiting = waiting.unwrap_or_default();
+            LimiterConfig {
+                bandwidth: change.bandwidth.or(waiting.bandwidth),
+                operations: change.operations.or(waiting.operations),
+            }
+        });
     }
 }
 
@@ -128,7 +114,7 @@ impl Gate {
 
     /// Whether an operation may start. If not, `alarm` rings when one may.
     pub fn may_pass(&mut self, alarm: &mut Alarm) -> bool {
-        if let Some(change) = self.handle.take() {
+        if let Some(change) = self.handle.0.take() {
             self.limiter.change(&change, self.origin.elapsed());
         }
         if self.limiter.is_unlimited() {

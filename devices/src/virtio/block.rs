@@ -4,7 +4,7 @@
 //! between them. Requests are served one after the other on the thread that the notification came on. What a limit
 //! holds back stays in the queue until the alarm rings, and is then served by the event loop.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -13,10 +13,10 @@ use virtio_bindings::virtio_blk::{
 
 use self::handle::{Change, Shared};
 use self::request::{Limits, Request, SECTOR, Status};
-use super::chain::{Buffers, Chain, serve_while};
+use super::chain::{Buffers, Chain};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
+use super::limited::{Answer, LimitedQueue, Served};
 use crate::GuestMemory;
-use crate::limiter::{Alarm, Gate};
 
 mod config;
 mod disk;
@@ -30,8 +30,6 @@ pub use handle::{BlockCounters, BlockHandle};
 const DEVICE_TYPE: u32 = 2;
 const QUEUE_SIZE: u16 = 256;
 const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
-/// The only queue.
-const QUEUE: u16 = 0;
 
 /// A request has a header and a status beside its data.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
@@ -50,12 +48,8 @@ const LOUD_ERRORS: u64 = 8;
 #[derive(Debug)]
 pub struct Block {
     core: Core,
-    chain: Chain,
-    gate: Gate,
-    alarm: Alarm,
+    queue: LimitedQueue,
     handle: BlockHandle,
-    /// A request waits for the alarm, or for another turn.
-    behind: bool,
     features: u64,
     config_space: [u8; CONFIG_LEN],
 }
@@ -88,13 +82,12 @@ impl Block {
         for (to, from) in id.iter_mut().zip(config.id.bytes()) {
             *to = from;
         }
-        let alarm = Alarm::new().map_err(|source| BlockError::Timer {
+        let queue = LimitedQueue::new(&config.limit).map_err(|source| BlockError::Timer {
             path: config.path.clone(),
             source,
         })?;
-        let gate = Gate::new(&config.limit);
         Ok(Self {
-            handle: BlockHandle::new(gate.handle()),
+            handle: BlockHandle::new(queue.limit()),
             config_space: config_space(disk.sectors()),
             core: Core {
                 disk,
@@ -102,10 +95,7 @@ impl Block {
                 id,
                 counters: BlockCounters::default(),
             },
-            chain: Chain::new(),
-            gate,
-            alarm,
-            behind: false,
+            queue,
             features,
         })
     }
@@ -131,7 +121,7 @@ impl Block {
 
     /// Takes another disk over, if there is one; then the driver has to look how large it is.
     fn change_disk(&mut self) -> bool {
-        match self.shared().take_change() {
+        match self.shared().change.take() {
             None => return false,
             Some(Change::Other(disk)) => self.core.disk = disk,
             Some(Change::Size(sectors)) => self.core.disk.resize(sectors),
@@ -143,45 +133,22 @@ impl Block {
     /// Serves what waits in the queue, as far as the limit allows.
     fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let config_changed = self.change_disk();
-        let Self {
-            core,
-            chain,
-            gate,
-            alarm,
-            ..
-        } = self;
+        let Self { core, queue, .. } = self;
         let limits = Limits {
             sectors: core.disk.sectors(),
             data: DATA_MAX,
             read_only: core.read_only,
             features: active.features,
         };
-        let mut limited = false;
-        let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
-            if !gate.may_pass(alarm) {
-                limited = true;
-                core.counters.limited = core.counters.limited.wrapping_add(1);
-                return Ok(None);
-            }
-            let answer = core.answer(&limits, chain, memory)?;
-            gate.charge(answer.moved);
-            Ok(Some(answer.written))
-        })?;
-        self.behind = limited || active.share.was_cut_short();
+        let Served { interrupt, limited } =
+            queue.serve(active, |chain, memory| core.answer(&limits, chain, memory))?;
+        core.counters.limited = core.counters.limited.wrapping_add(limited.into());
         self.shared().counters.set(self.core.counters);
         Ok(Outcome {
             interrupt,
             config_changed,
         })
     }
-}
-
-/// What came of a request.
-struct Answer {
-    /// Bytes that were written to the chain.
-    written: u32,
-    /// Bytes that were read from or written to the disk.
-    moved: u64,
 }
 
 /// The length of the configuration space, up to and with `write_zeroes_may_unmap`.
@@ -323,11 +290,11 @@ impl VirtioDevice for Block {
     }
 
     fn host_fds(&self) -> Vec<RawFd> {
-        vec![self.alarm.as_fd().as_raw_fd()]
+        vec![self.queue.alarm_fd()]
     }
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        if self.behind {
+        if self.queue.is_behind() {
             self.serve(active)
         } else {
             Ok(Outcome {
@@ -338,8 +305,7 @@ impl VirtioDevice for Block {
     }
 
     fn reset(&mut self) {
-        self.alarm.stop();
-        self.behind = false;
+        self.queue.reset();
     }
 }
 

@@ -4,6 +4,7 @@ pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod device;
+mod limited;
 pub mod mmio;
 pub mod net;
 pub mod rng;

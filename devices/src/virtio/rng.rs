@@ -1,18 +1,17 @@
 //! The entropy device (virtio 1.2, 5.4): the host's random numbers for the guest.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
-use super::chain::{Chain, serve_while};
+use super::chain::Chain;
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
-use crate::limiter::{Alarm, Gate, LimitHandle, LimiterConfig};
+use super::limited::{Answer, LimitedQueue, Served};
+use crate::limiter::{LimitHandle, LimiterConfig};
 use crate::published::Published;
 use crate::{GuestMemory, sys};
 
 const DEVICE_TYPE: u32 = 4;
 const QUEUE_SIZES: [u16; 1] = [256];
-/// The only queue.
-const QUEUE: u16 = 0;
 
 /// The most that one request is given. A driver asks again for more; without a limit one request of 4 GiB would
 /// keep the vCPU, and the device's lock, for seconds.
@@ -46,11 +45,7 @@ pub struct RngHandle {
 pub struct Rng {
     counters: RngCounters,
     published: Published<RngCounters>,
-    chain: Chain,
-    gate: Gate,
-    alarm: Alarm,
-    /// A request waits for the alarm, or for another turn.
-    behind: bool,
+    queue: LimitedQueue,
 }
 
 impl Rng {
@@ -59,44 +54,31 @@ impl Rng {
         Ok(Self {
             counters: RngCounters::default(),
             published: Published::default(),
-            chain: Chain::new(),
-            gate: Gate::new(limit),
-            alarm: Alarm::new()?,
-            behind: false,
+            queue: LimitedQueue::new(limit)?,
         })
     }
 
     /// By which the machine changes its limit.
     pub fn handle(&self) -> RngHandle {
         RngHandle {
-            limit: self.gate.handle(),
+            limit: self.queue.limit(),
             counters: self.published.clone(),
         }
     }
 
     /// Serves what waits in the queue, as far as the limit allows.
     fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        let Self {
-            chain,
-            gate,
-            alarm,
-            counters,
-            ..
-        } = self;
-        let mut limited = false;
-        let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
-            if !gate.may_pass(alarm) {
-                limited = true;
-                counters.limited = counters.limited.wrapping_add(1);
-                return Ok(None);
-            }
+        let Self { queue, counters, .. } = self;
+        let Served { interrupt, limited } = queue.serve(active, |chain, memory| {
             let bytes = fill(chain, memory)?;
             counters.served = counters.served.wrapping_add(1);
             counters.bytes = counters.bytes.wrapping_add(bytes.into());
-            gate.charge(u64::from(bytes));
-            Ok(Some(bytes))
+            Ok(Answer {
+                written: bytes,
+                moved: bytes.into(),
+            })
         })?;
-        self.behind = limited || active.share.was_cut_short();
+        counters.limited = counters.limited.wrapping_add(limited.into());
         self.published.set(self.counters);
         Ok(Outcome {
             interrupt,
@@ -152,11 +134,11 @@ impl VirtioDevice for Rng {
     }
 
     fn host_fds(&self) -> Vec<RawFd> {
-        vec![self.alarm.as_fd().as_raw_fd()]
+        vec![self.queue.alarm_fd()]
     }
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        if self.behind {
+        if self.queue.is_behind() {
             self.serve(active)
         } else {
             Ok(Outcome::default())
@@ -164,8 +146,7 @@ impl VirtioDevice for Rng {
     }
 
     fn reset(&mut self) {
-        self.alarm.stop();
-        self.behind = false;
+        self.queue.reset();
     }
 }
 

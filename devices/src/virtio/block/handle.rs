@@ -1,10 +1,10 @@
 //! The machine's end of a disk.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::disk::Disk;
 use crate::limiter::LimitHandle;
+use crate::pending::Pending;
 use crate::published::Published;
 
 /// What happened on a disk since it was opened.
@@ -40,9 +40,7 @@ pub struct BlockHandle(Arc<Shared>);
 pub(super) struct Shared {
     limit: LimitHandle,
     pub(super) counters: Published<BlockCounters>,
-    /// So that a device without changes takes no lock.
-    waiting: AtomicBool,
-    change: Mutex<Option<Change>>,
+    pub(super) change: Pending<Change>,
 }
 
 /// What becomes of the disk.
@@ -59,8 +57,7 @@ impl BlockHandle {
         Self(Arc::new(Shared {
             limit,
             counters: Published::default(),
-            waiting: AtomicBool::new(false),
-            change: Mutex::new(None),
+            change: Pending::default(),
         }))
     }
 
@@ -90,31 +87,12 @@ impl BlockHandle {
     }
 
     fn change(&self, change: Change) {
-        let mut waiting = self.0.lock();
-        let change = match (waiting.take(), change) {
-            // One that the device has not taken over yet.
+        self.0.change.put(|waiting| match (waiting, change) {
             (Some(Change::Other(mut disk)), Change::Size(sectors)) => {
                 disk.resize(sectors);
                 Change::Other(disk)
             }
             (_, change) => change,
-        };
-        *waiting = Some(change);
-        self.0.waiting.store(true, Ordering::Release);
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<Change>> {
-        self.change.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn take_change(&self) -> Option<Change> {
-        if !self.waiting.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut change = self.lock();
-        self.waiting.store(false, Ordering::Relaxed);
-        change.take()
+        });
     }
 }
