@@ -22,6 +22,7 @@
     )
 )]
 
+pub mod boot_timer;
 pub mod bus;
 pub mod ged;
 pub mod interrupt;

@@ -8,7 +8,7 @@
 //! 0x0000_9000  page tables of the entry state             0xfee0_0000  local APICs (in KVM)
 //! 0x0002_0000  command line                               0xfffb_c000  KVM's identity map and TSS (Intel)
 //! 0x000e_0000  ACPI tables, generation ID                 0x1_0000_0000  memory above the gap
-//! 0x0010_0000  kernel; initial RAM disk at the top of low memory
+//! 0x0010_0000  kernel; initial RAM disk at the top of low memory      (0xd000_0000  boot timer, where asked for)
 //! ```
 
 use secovia_devices::ioapic;

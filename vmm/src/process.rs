@@ -103,6 +103,7 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
     let settings = Settings {
         grace: args.grace,
         console_limit: args.console_limit,
+        boot_timer: args.boot_timer,
     };
     Ok(machine::run(signals, prelude, config, settings, office)?)
 }

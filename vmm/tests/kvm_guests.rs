@@ -263,6 +263,30 @@ fn a_log_goes_to_its_file() {
 }
 
 #[test]
+fn a_guest_that_has_booted_is_timed_once_where_that_was_asked_for() {
+    if !kvm() {
+        return;
+    }
+    for (words, lines) in [("--level info --boot-timer", 1), ("--level info", 0)] {
+        let outcome = Machine::stub(stubs::BOOTED).argument(words).run();
+        assert_eq!(
+            (outcome.output.as_str(), outcome.status),
+            ("booted\n", Some(3)),
+            "{outcome:?}"
+        );
+        let mut found = outcome
+            .errors
+            .lines()
+            .filter_map(|line| line.split_once("Guest-boot-time = "));
+        assert_eq!(found.clone().count(), lines, "{outcome:?}");
+        if let Some((_, times)) = found.next() {
+            let micros: u128 = times.trim_start().split(' ').next().unwrap().parse().unwrap();
+            assert!(micros > 0 && micros <= outcome.taken.as_micros(), "{times}");
+        }
+    }
+}
+
+#[test]
 fn a_disk_is_no_two_machines_to_write() {
     if !kvm() {
         return;

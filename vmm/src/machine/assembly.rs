@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+use secovia_devices::boot_timer::BootTimer;
 use secovia_devices::bus::{Bus, SharedDevice};
 use secovia_devices::ged::Ged;
 use secovia_devices::interrupt::{Interrupt, MsiSink};
@@ -18,6 +19,7 @@ use vm_memory::GuestAddress;
 use super::console;
 use super::error::MachineError;
 use super::inventory::{self, Control, Item, Opened};
+use super::settings::Settings;
 use crate::acpi;
 #[cfg(feature = "back-door")]
 use crate::back_door::BackDoor;
@@ -49,17 +51,20 @@ pub(super) struct Parts {
     rights: Vec<Right>,
     devices: Vec<Opened>,
     console: Box<dyn Write + Send>,
+    boot_timer: Option<BootTimer>,
 }
 
 impl Parts {
-    /// Opens them. A console on standard output that is a file holds `console_limit` bytes.
-    pub(super) fn open(mut config: VmConfig, console_limit: Option<u64>) -> Result<Self, MachineError> {
+    /// Opens them.
+    pub(super) fn open(mut config: VmConfig, settings: &Settings) -> Result<Self, MachineError> {
+        let boot_timer = settings.boot_timer.then(BootTimer::begin);
         let inventory = inventory::list(&mut config);
         let devices = inventory.iter().map(Item::open).collect::<Result<_, _>>()?;
         Ok(Self {
             rights: inventory.iter().filter_map(Item::rights).collect(),
             devices,
-            console: console::output(&config.console, console_limit)?,
+            console: console::output(&config.console, settings.console_limit)?,
+            boot_timer,
             config,
         })
     }
@@ -84,6 +89,7 @@ pub(super) fn boot(
         rights,
         devices,
         console,
+        boot_timer,
     } = parts;
     landlock.restrict(rights.into_iter().chain(kept))?;
 
@@ -112,6 +118,10 @@ pub(super) fn boot(
 
     let mut board = Board::new(vm.clone());
     let Driven { serial, events } = board.fixed_devices(console)?;
+    if let Some(timer) = boot_timer {
+        let timer = Arc::new(Mutex::new(timer));
+        board.memory("boot timer", BootTimer::BASE, BootTimer::LEN, timer)?;
+    }
     #[cfg(feature = "back-door")]
     board.ports(
         "back door",

@@ -10,6 +10,7 @@ mod events;
 mod inventory;
 mod life;
 mod report;
+mod settings;
 mod start;
 mod terminal;
 mod waiting;
@@ -24,7 +25,8 @@ use crate::api::Office;
 use crate::config::VmConfig;
 
 pub use error::MachineError;
-pub use start::{Prelude, Settings};
+pub use settings::Settings;
+pub use start::Prelude;
 
 use self::assembly::{Assembly, Parts};
 use self::crew::Crew;
@@ -58,7 +60,7 @@ pub fn run(
 ) -> Result<Exit, MachineError> {
     let Signals(signals) = signals;
     let started = match (config, &mut office) {
-        (Some(config), _) => start(prelude, Parts::open(config, settings.console_limit)?)?,
+        (Some(config), _) => start(prelude, Parts::open(config, &settings)?)?,
         (None, Some(office)) => match waiting::wait(prelude, settings, &signals, office)? {
             Waited::Started(started) => *started,
             Waited::Ended => return Ok(Exit::GuestShutdown),

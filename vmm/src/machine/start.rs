@@ -1,7 +1,6 @@
 //! From parts to a guest that runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::assembly::{self, Assembly, Parts};
 use super::ending::FirstEnding;
@@ -25,15 +24,6 @@ impl Prelude {
             confinement,
         }
     }
-}
-
-/// How a machine is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// What the guest gets to power off after SIGTERM.
-    pub grace: Duration,
-    /// What a file that the console goes to holds of what the guest writes, in bytes.
-    pub console_limit: Option<u64>,
 }
 
 /// A machine whose guest runs.

@@ -8,7 +8,8 @@ use secovia_vmm_api::VmSpec;
 
 use super::assembly::Parts;
 use super::error::MachineError;
-use super::start::{Prelude, Settings, Started, start};
+use super::settings::Settings;
+use super::start::{Prelude, Started, start};
 use crate::api::{Effect, Hands, Office, RequestCounts};
 use crate::config::VmConfig;
 use crate::{logger, metrics, sys};
@@ -84,7 +85,7 @@ impl Hands for Starter {
 impl Starter {
     fn start(&mut self, spec: VmSpec) -> Result<(), String> {
         let config = VmConfig::new(spec, sys::host_memory()).map_err(|error| error.to_string())?;
-        let parts = Parts::open(config, self.settings.console_limit).map_err(|error| error.to_string())?;
+        let parts = Parts::open(config, &self.settings).map_err(|error| error.to_string())?;
         let Some(prelude) = self.prelude.take() else {
             return Err("the machine came to grief at its start; begin with a new process".into());
         };

@@ -41,6 +41,7 @@ guest! {
     net_echo stub_net_echo stub_net_echo_end;
     second_cpu stub_second_cpu stub_second_cpu_end;
     fleet stub_fleet stub_fleet_end;
+    booted stub_booted stub_booted_end;
     nothing_there stub_nothing_there stub_nothing_there_end;
     serial_flood stub_serial_flood stub_serial_flood_end;
     notify_storm stub_notify_storm stub_notify_storm_end;

@@ -55,6 +55,8 @@ pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
 /// Prints the type of each virtio device in the order of their places, as one character from `'0'` on, and a line's end;
 /// then every other vCPU prints a `c`. Resets at the first byte that comes from the serial port.
 pub const FLEET: Guest = Guest::new("fleet", code::fleet);
+/// Says twice to the boot timer that it has booted, prints `booted\n` and resets.
+pub const BOOTED: Guest = Guest::new("booted", code::booted);
 /// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
 pub const NOTHING_THERE: Guest = Guest::new("nothing-there", code::nothing_there);
 /// Prints `ready\n`, then writes to the serial port for ever.
@@ -118,6 +120,7 @@ mod tests {
             NET_ECHO,
             SECOND_CPU,
             FLEET,
+            BOOTED,
             NOTHING_THERE,
             SERIAL_FLOOD,
             NOTIFY_STORM,
