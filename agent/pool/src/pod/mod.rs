@@ -7,16 +7,22 @@
 //! |---|---|
 //! | [`translate`] | a Pod's microVM; with `container`, `env`, `resources`, `security` |
 //! | [`identity`] | which microVM is which Pod's |
+//! | [`status`] | what is reported of a Pod |
+//! | [`plan`] | what is to be done, from what is wanted and what is there |
 
 mod container;
 mod env;
 mod expand;
 mod facts;
 pub mod identity;
+pub mod plan;
 mod quantity;
 mod refusal;
 mod resources;
 mod security;
+pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod translate;
 
 pub use container::PullPolicy;

@@ -1,0 +1,292 @@
+use super::*;
+use crate::pod::tests::{pod, vm};
+
+fn standing<'a>(vm: Option<&'a Vm>) -> Standing<'a> {
+    Standing {
+        vm,
+        hold: None,
+        end: None,
+        evicted: false,
+        host_ip: "192.0.2.7".parse().unwrap(),
+        now_ms: 60_999,
+    }
+}
+
+fn only(status: &PodStatus) -> &ContainerStatus {
+    &status.container_statuses.as_ref().unwrap()[0]
+}
+
+fn state(status: &PodStatus) -> ContainerState {
+    only(status).state.clone().unwrap()
+}
+
+fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a PodCondition {
+    let mut all = status.conditions.iter().flatten();
+    all.find(|condition| condition.type_ == kind).unwrap()
+}
+
+#[test]
+fn a_pod_that_runs_is_running_and_ready() {
+    let vm = vm(1, 1, VmState::Running);
+    let status = status(&pod(1, "Always"), &standing(Some(&vm)));
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.2"));
+    assert_eq!(status.host_ip.as_deref(), Some("192.0.2.7"));
+    assert_eq!(status.pod_ips.as_ref().unwrap()[1].ip, "fd00::2");
+    assert_eq!(status.start_time, Some(time(60_000)), "whole seconds");
+    assert_eq!(state(&status).running.unwrap().started_at, Some(time(5_000)));
+    assert_eq!(
+        only(&status).container_id.as_deref(),
+        Some("secovia://0000000000000001")
+    );
+    assert_eq!((only(&status).ready, only(&status).restart_count), (true, 0));
+    for kind in ["PodScheduled", "Initialized", "ContainersReady", "Ready"] {
+        assert_eq!(condition(&status, kind).status, "True", "{kind}");
+    }
+}
+
+#[test]
+fn every_state_of_a_microvm_has_its_word() {
+    let run = |code, reason: Option<&str>| VmRun {
+        started_at_ms: Some(5_000),
+        ended_at_ms: 9_000,
+        code,
+        reason: reason.map(String::from),
+    };
+    let failed = |code| VmState::Failed {
+        reason: "no such program".into(),
+        code,
+    };
+    let back_off = VmState::BackOff {
+        until_ms: 99_000,
+        reason: "the workload ended with status 3".into(),
+    };
+    for (state_of_vm, last, phase, waiting, terminated) in [
+        (
+            VmState::Starting,
+            None,
+            "Pending",
+            Some("ContainerCreating"),
+            None,
+        ),
+        (
+            VmState::Starting,
+            Some(run(Some(3), None)),
+            "Running",
+            Some("ContainerCreating"),
+            None,
+        ),
+        (VmState::Running, None, "Running", None, None),
+        (VmState::Stopping, None, "Running", None, None),
+        (
+            back_off,
+            Some(run(Some(3), None)),
+            "Running",
+            Some("CrashLoopBackOff"),
+            None,
+        ),
+        (
+            VmState::Exited { code: 0 },
+            Some(run(Some(0), None)),
+            "Running",
+            None,
+            Some((0, "Completed")),
+        ),
+        (
+            VmState::Exited { code: 7 },
+            Some(run(Some(7), None)),
+            "Running",
+            None,
+            Some((7, "Error")),
+        ),
+        (
+            failed(None),
+            Some(run(None, Some("the VMM ended"))),
+            "Running",
+            None,
+            Some((137, "Error")),
+        ),
+        (
+            failed(Some(127)),
+            None,
+            "Running",
+            None,
+            Some((127, "StartError")),
+        ),
+    ] {
+        let mut vm = vm(1, 1, state_of_vm.clone());
+        vm.last_run = last.clone();
+        if terminated == Some((127, "StartError")) {
+            vm.started_at_ms = None;
+        }
+        let status = status(&pod(1, "Always"), &standing(Some(&vm)));
+        let found = state(&status);
+        assert_eq!(status.phase.as_deref(), Some(phase), "{state_of_vm:?}");
+        assert_eq!(
+            found.waiting.and_then(|w| w.reason).as_deref(),
+            waiting,
+            "{state_of_vm:?}"
+        );
+        let ended = found.terminated.map(|t| (t.exit_code, t.reason.unwrap()));
+        assert_eq!(
+            ended,
+            terminated.map(|(code, word)| (code, word.to_string())),
+            "{state_of_vm:?}"
+        );
+        assert_eq!(only(&status).ready, state_of_vm == VmState::Running);
+        let at_rest = matches!(state_of_vm, VmState::Exited { .. } | VmState::Failed { .. });
+        let last_code = only(&status)
+            .last_state
+            .as_ref()
+            .and_then(|l| l.terminated.as_ref())
+            .map(|t| t.exit_code);
+        assert_eq!(
+            last_code,
+            last.filter(|_| !at_rest).and_then(|run| run.code),
+            "{state_of_vm:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_has_a_reason_and_no_container() {
+    let end = End::because("OutOfmemory", "too little memory");
+    let status = status(
+        &pod(1, "Always"),
+        &Standing {
+            end: Some(&end),
+            ..standing(None)
+        },
+    );
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("OutOfmemory"));
+    assert_eq!(status.message.as_deref(), Some("too little memory"));
+    assert_eq!(status.container_statuses, Some(vec![]));
+    assert_eq!(condition(&status, "Ready").reason.as_deref(), Some("PodFailed"));
+}
+
+#[test]
+fn what_waits_says_for_what() {
+    let hold = Hold {
+        reason: "ImagePullBackOff".into(),
+        message: "no registry".into(),
+    };
+    let status = status(
+        &pod(1, "Always"),
+        &Standing {
+            hold: Some(&hold),
+            ..standing(None)
+        },
+    );
+    let waiting = state(&status).waiting.unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(waiting.reason.as_deref(), Some("ImagePullBackOff"));
+    assert_eq!(waiting.message.as_deref(), Some("no registry"));
+}
+
+#[test]
+fn a_report_that_was_taken_is_no_news_and_its_times_stay() {
+    let mut pod = pod(1, "Always");
+    let vm = vm(1, 1, VmState::Running);
+    let first = status(&pod, &standing(Some(&vm)));
+    assert!(is_news(&pod, &first));
+    // What an API server of another version makes of it.
+    let mut kept = serde_json::to_value(&first).unwrap();
+    kept.as_object_mut().unwrap().remove("hostIPs");
+    kept["podIPs"].as_array_mut().unwrap().truncate(1);
+    kept["qosClass"] = "BestEffort".into();
+    kept["containerStatuses"][0]["lastState"] = serde_json::json!({});
+    pod.status = serde_json::from_value(kept).unwrap();
+    let later = Standing {
+        now_ms: 3_600_000,
+        ..standing(Some(&vm))
+    };
+    let second = status(&pod, &later);
+    assert!(!is_news(&pod, &second));
+    assert_eq!(
+        condition(&second, "Ready").last_transition_time,
+        Some(time(60_000))
+    );
+    assert_eq!(second.qos_class.as_deref(), Some("BestEffort"));
+    // Paused for the owner: not ready, since now.
+    let mut paused = vm.clone();
+    paused.paused = true;
+    let third = status(
+        &pod,
+        &Standing {
+            vm: Some(&paused),
+            ..later
+        },
+    );
+    assert!(is_news(&pod, &third));
+    assert_eq!(condition(&third, "Ready").status, "False");
+    assert_eq!(
+        condition(&third, "Ready").last_transition_time,
+        Some(time(3_600_000))
+    );
+    assert_eq!(third.start_time, first.start_time);
+}
+
+#[test]
+fn an_eviction_is_marked_as_a_disruption() {
+    let mut pod = pod(1, "Always");
+    let vm = vm(1, 1, VmState::Running);
+    let report = status(
+        &pod,
+        &Standing {
+            evicted: true,
+            ..standing(Some(&vm))
+        },
+    );
+    assert_eq!(
+        condition(&report, DISRUPTION).reason.as_deref(),
+        Some(DISRUPTED_BY_NODE)
+    );
+    assert!(!is_disrupted(&pod));
+    pod.status = Some(report);
+    assert!(is_disrupted(&pod));
+}
+
+#[test]
+fn readiness_gates_are_waited_for() {
+    let mut pod = pod(1, "Always");
+    let gate = serde_json::from_value(serde_json::json!([{"conditionType": "town/ok"}])).unwrap();
+    pod.spec.as_mut().unwrap().readiness_gates = gate;
+    let vm = vm(1, 1, VmState::Running);
+    let shut = status(&pod, &standing(Some(&vm)));
+    assert_eq!(condition(&shut, "ContainersReady").status, "True");
+    assert_eq!(
+        condition(&shut, "Ready").reason.as_deref(),
+        Some("ReadinessGatesNotReady")
+    );
+    pod.status =
+        serde_json::from_value(serde_json::json!({"conditions": [{"type": "town/ok", "status": "True"}]}))
+            .unwrap();
+    let open = status(&pod, &standing(Some(&vm)));
+    assert_eq!(condition(&open, "Ready").status, "True");
+    assert_eq!(
+        condition(&open, "town/ok").status,
+        "True",
+        "others' conditions stay"
+    );
+}
+
+#[test]
+fn what_ran_and_is_gone_ended_unseen() {
+    let mut pod = pod(1, "Never");
+    pod.status = Some(status(&pod, &standing(Some(&vm(1, 1, VmState::Running)))));
+    let end = End::failure();
+    let report = status(
+        &pod,
+        &Standing {
+            end: Some(&end),
+            ..standing(None)
+        },
+    );
+    let terminated = state(&report).terminated.unwrap();
+    assert_eq!(terminated.reason.as_deref(), Some("ContainerStatusUnknown"));
+    assert_eq!(
+        (terminated.exit_code, report.phase.as_deref()),
+        (137, Some("Failed"))
+    );
+}
