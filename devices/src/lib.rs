@@ -39,6 +39,8 @@ pub mod testing;
 pub mod virtio;
 pub mod vmgenid;
 
+pub use sys::fill_random;
+
 /// The guest's physical memory. The one place that decides on its backing and on dirty tracking.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 

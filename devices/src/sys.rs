@@ -189,7 +189,7 @@ fn done(status: libc::c_int) -> io::Result<()> {
 ///
 /// By the system call, and not by the getrandom crate: that finds the call by its name at run time, which a static
 /// program has no linker for, and falls back to /dev/urandom, which an empty root does not have.
-pub(crate) fn fill_random(buffer: &mut [u8]) -> io::Result<()> {
+pub fn fill_random(buffer: &mut [u8]) -> io::Result<()> {
     let mut rest = buffer;
     while !rest.is_empty() {
         // SAFETY: `rest` is writable for its length.

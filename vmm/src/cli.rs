@@ -26,7 +26,7 @@ usage: secovia-vmm --api-sock PATH [--config-file FILE] [OPTION]...
   --http-api-max-payload-size BYTES
                       the longest body of a request [default: 51200]
   --config-file FILE  the machine as JSON: boot-source, machine-config, drives, network-interfaces, balloon, vsock,
-                      entropy, serial, logger, metrics; it starts at once
+                      entropy, serial, mmds-config, logger, metrics; it starts at once
   --no-api            run what the file describes and listen nowhere
   --id ID             the machine's name in messages: letters, digits and dashes, at most 64 [default: anonymous]
   --grace SECONDS     how long after SIGTERM the guest may take to power itself off [default: 10]
@@ -42,13 +42,16 @@ usage: secovia-vmm --api-sock PATH [--config-file FILE] [OPTION]...
   --console-limit BYTES
                       where standard output is a file, never let it grow beyond this, and keep the end of what the
                       guest wrote; at least 4096 [default: no limit]
+  --metadata FILE     what the metadata service tells the guest, as JSON; also to be had by the API's /mmds
+  --mmds-size-limit BYTES
+                      the most JSON that it keeps [default: that of --http-api-max-payload-size]
   --boot-timer        log how long the guest took to boot, once it writes 123 to the address 0xd0000000, as
                       Firecracker's guests do; at level info
   --probe             time a tiny guest and print as JSON how fast this host's KVM is
   --version           print the version
   --help              print this
 
-Firecracker's --metadata and --enable-pci are refused: what they ask for is not there yet.
+Firecracker's --enable-pci is refused: what it asks for is not there yet.
 
 The guest's serial console is standard input and output. SIGTERM and SIGINT press the power button; a second one ends
 the machine at once.
@@ -72,7 +75,7 @@ const MAX_PAYLOAD_MAX: usize = 1 << 20;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run a machine.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Measure this host's KVM.
     Probe,
     /// Print the version.
@@ -108,6 +111,10 @@ pub struct RunArgs {
     pub console_limit: Option<u64>,
     /// Whether the guest can say that it has booted.
     pub boot_timer: bool,
+    /// The metadata's file.
+    pub metadata: Option<PathBuf>,
+    /// The most bytes of metadata.
+    pub mmds_size: usize,
 }
 
 /// Which system calls are allowed.
@@ -145,8 +152,8 @@ pub enum CliError {
         what: &'static str,
     },
     /// That is no size.
-    #[error("--http-api-max-payload-size: {0:?}; give 1 to {max} bytes", max = MAX_PAYLOAD_MAX)]
-    MaxPayload(String),
+    #[error("{0}: {1:?}; give 1 to {max} bytes", max = MAX_PAYLOAD_MAX)]
+    Size(&'static str, String),
     /// A machine's name is out of bounds.
     #[error("--id: {0:?}; give 1 to 64 letters, digits and dashes")]
     Id(String),
@@ -165,7 +172,7 @@ pub enum CliError {
 pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Command, CliError> {
     let mut parser = lexopt::Parser::from_args(args);
     let (mut config_file, mut id, mut grace, mut log_path, mut level) = (None, None, None, None, None);
-    let mut rules = None;
+    let (mut rules, mut metadata, mut mmds_size) = (None, None, None);
     let (mut no_api, mut probe, mut no_seccomp, mut no_landlock) = (false, false, false, false);
     let (mut console_limit, mut api_sock, mut max_payload, mut metrics_path) = (None, None, None, None);
     let (mut show_origin, mut boot_timer) = (false, false);
@@ -176,12 +183,17 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
             Long("http-api-max-payload-size") => once(
                 "--http-api-max-payload-size",
                 &mut max_payload,
-                checked_payload(&parser.value()?.string()?)?,
+                checked_size("--http-api-max-payload-size", &parser.value()?.string()?)?,
             )?,
             Long("metrics-path") => once("--metrics-path", &mut metrics_path, parser.value()?.into())?,
             Long("show-level") => {}
             Long("show-log-origin") => show_origin = true,
-            Long("metadata") => return Err(not_yet("--metadata", "the metadata service is")),
+            Long("metadata") => once("--metadata", &mut metadata, parser.value()?.into())?,
+            Long("mmds-size-limit") => once(
+                "--mmds-size-limit",
+                &mut mmds_size,
+                checked_size("--mmds-size-limit", &parser.value()?.string()?)?,
+            )?,
             Long("boot-timer") => boot_timer = true,
             Long("enable-pci") => return Err(not_yet("--enable-pci", "PCI is")),
             Long("id") => once("--id", &mut id, checked_id(parser.value()?.string()?)?)?,
@@ -206,12 +218,13 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     if probe {
         return Ok(Command::Probe);
     }
+    let max_payload = max_payload.unwrap_or(MAX_PAYLOAD);
     let api = match (no_api, api_sock) {
         (true, None) => None,
         (true, Some(_)) => return Err(CliError::Both("--api-sock", "--no-api")),
         (false, path) => Some(ApiConfig {
             path: path.unwrap_or_else(|| API_SOCKET.into()),
-            max_payload: max_payload.unwrap_or(MAX_PAYLOAD),
+            max_payload,
         }),
     };
     if api.is_none() && config_file.is_none() {
@@ -223,7 +236,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         (None, true) => Filters::Off,
         (Some(_), true) => return Err(CliError::Both("--seccomp-filter", "--no-seccomp")),
     };
-    Ok(Command::Run(RunArgs {
+    Ok(Command::Run(Box::new(RunArgs {
         config_file,
         api,
         id: id.unwrap_or_else(|| ANONYMOUS.into()),
@@ -236,7 +249,9 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         landlock: if no_landlock { Landlock::Off } else { Landlock::On },
         console_limit,
         boot_timer,
-    }))
+        metadata,
+        mmds_size: mmds_size.unwrap_or(max_payload),
+    })))
 }
 
 fn once<T>(word: &'static str, place: &mut Option<T>, value: T) -> Result<(), CliError> {
@@ -255,10 +270,10 @@ fn not_yet(word: &'static str, what: &'static str) -> CliError {
     CliError::NotYet { word, what }
 }
 
-fn checked_payload(bytes: &str) -> Result<usize, CliError> {
+fn checked_size(word: &'static str, bytes: &str) -> Result<usize, CliError> {
     match bytes.parse() {
         Ok(bytes @ 1..=MAX_PAYLOAD_MAX) => Ok(bytes),
-        _ => Err(CliError::MaxPayload(bytes.into())),
+        _ => Err(CliError::Size(word, bytes.into())),
     }
 }
 
@@ -326,6 +341,9 @@ mod tests {
              --config-file c --level Warning --boot-timer",
         );
         assert!(given.boot_timer && !args("").boot_timer);
+        assert_eq!((&given.metadata, given.mmds_size), (&None, 1000));
+        let other = args("--metadata m.json --mmds-size-limit 70000");
+        assert_eq!((other.metadata, other.mmds_size), (Some("m.json".into()), 70_000));
         assert_eq!(given.api, api("a.sock", 1000));
         assert_eq!((given.metrics_path, given.show_origin), (Some("m".into()), true));
         assert_eq!(
@@ -375,10 +393,6 @@ mod tests {
             (
                 "--api-sock x --no-api --config-file a",
                 "--api-sock and --no-api exclude each other",
-            ),
-            (
-                "--metadata x",
-                "--metadata: the metadata service is not there yet",
             ),
             ("--enable-pci", "--enable-pci: PCI is not there yet; leave it out"),
             (

@@ -74,6 +74,7 @@ pub mod logger;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
+pub mod mmds;
 pub mod probe;
 pub mod process;
 pub mod sys;

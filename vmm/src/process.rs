@@ -10,6 +10,7 @@ use crate::confine::{Confinement, Right, Seccomp, SeccompError};
 use crate::logger::LogError;
 use crate::machine::{MachineError, Prelude, Settings, Signals};
 use crate::metrics::MetricsError;
+use crate::mmds::{self, SharedMmds};
 use crate::{logger, machine, metrics, probe, sys};
 use secovia_seccomp::List;
 use secovia_vmm_api::{Exit, VmSpec};
@@ -18,7 +19,7 @@ use secovia_vmm_api::{Exit, VmSpec};
 pub fn main() -> ExitCode {
     sys::one_heap();
     let exit = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(args)) => run(args),
+        Ok(Command::Run(args)) => run(&args),
         Ok(Command::Probe) => measure(),
         Ok(Command::Version) => print(concat!("secovia-vmm ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Help) => print(cli::HELP),
@@ -27,7 +28,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-fn run(args: RunArgs) -> Exit {
+fn run(args: &RunArgs) -> Exit {
     if let Err(error) = logger::start(&args.id, args.log_path.as_deref(), args.level) {
         return fail(
             Exit::BadConfiguration,
@@ -37,7 +38,7 @@ fn run(args: RunArgs) -> Exit {
     if args.show_origin {
         logger::show_origin();
     }
-    match start(&args) {
+    match start(args) {
         Ok(exit) => exit,
         Err(Failure::Config(error)) => fail(Exit::BadConfiguration, &error),
         Err(Failure::Machine(error)) => fail(error.exit(), &error),
@@ -63,10 +64,19 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
         .transpose()?;
     let signals = Signals::block()?;
     let host_memory = sys::host_memory();
+    let mmds = SharedMmds::new(args.mmds_size).map_err(|error| {
+        Failure::Setting(format!("take random numbers for the metadata service: {error}"))
+    })?;
     let mut office = match (&args.api, socket) {
         (Some(api), Some(socket)) => {
             let model = Model::new(args.id.clone(), VmSpec::default(), host_memory);
-            Some(Office::open(socket, model, &seccomp, api.max_payload)?)
+            Some(Office::open(
+                socket,
+                model,
+                mmds.clone(),
+                &seccomp,
+                api.max_payload,
+            )?)
         }
         _ => None,
     };
@@ -83,6 +93,9 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
     });
     if let Some(path) = &args.metrics_path {
         metrics::open(path)?;
+    }
+    if let Some(path) = &args.metadata {
+        mmds::read(path, &mut mmds.lock()).map_err(|error| Failure::Setting(error.to_string()))?;
     }
     let config = match &args.config_file {
         Some(path) => {
@@ -104,6 +117,7 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
         grace: args.grace,
         console_limit: args.console_limit,
         boot_timer: args.boot_timer,
+        mmds,
     };
     Ok(machine::run(signals, prelude, config, settings, office)?)
 }

@@ -160,10 +160,10 @@ fn bad_values() {
             "boot-source: missing; name a kernel",
         ),
         (
-            "section that is not there yet",
+            "section about what the machine has not",
             "/mmds-config",
             json!({ "network_interfaces": ["eth0"] }),
-            "mmds-config: not there yet; leave it out",
+            "mmds-config.network_interfaces: this machine has no interface \"eth0\"",
         ),
         (
             "reserved address",

@@ -8,6 +8,9 @@
 //! The guest's packets are sent by the vCPU that announces them; what is left when its share is over, and what a limit
 //! holds back, the event loop sends. Packets to the guest are read by the event loop.
 //!
+//! A [`Neighbour`] inside of this process may share the guest's cable: what the guest sends him goes to him and not to
+//! the tap, and what he sends is received like any packet.
+//!
 //! # System calls
 //! Sending: one for each packet (writev). Receiving: one for each packet (readv), and for each run of packets one more
 //! that finds nothing, the event loop's wait, its look whether work was left, and the interrupt. With a limit, one timer
@@ -37,6 +40,7 @@ mod config;
 mod features;
 mod header;
 mod link;
+mod neighbour;
 mod packet;
 mod port;
 mod receive;
@@ -45,6 +49,7 @@ mod tap;
 
 pub use config::{NetConfig, NetError};
 pub use link::Link;
+pub use neighbour::Neighbour;
 pub use port::NetCounters;
 
 const DEVICE_TYPE: u32 = 1;
@@ -86,11 +91,19 @@ impl Net {
         })
     }
 
+    /// Puts somebody beside the guest on its cable.
+    #[must_use]
+    pub fn with_neighbour(mut self, neighbour: Box<dyn Neighbour>) -> Self {
+        self.port.neighbour = Some(neighbour);
+        self
+    }
+
     /// A device on any link. Fails where there is no timer for its limits.
     pub fn new(config: &NetConfig, link: Box<dyn Link>) -> io::Result<Self> {
         let port = Port {
             id: config.id.clone(),
             link,
+            neighbour: None,
             agreed: Agreed::default(),
             alarm: Alarm::new()?,
             counters: NetCounters::default(),
@@ -105,6 +118,13 @@ impl Net {
             mtu: config.mtu,
             used: false,
         })
+    }
+
+    /// Moves packets from the guest, and what a neighbour answers.
+    fn send(&mut self, active: &mut Active<'_>) -> Result<bool, DeviceError> {
+        let sent = self.sender.run(&mut self.port, active)?;
+        let answered = self.port.has_answer() && self.receiver.run(&mut self.port, active)?;
+        Ok(sent || answered)
     }
 
     /// What happened so far.
@@ -186,9 +206,10 @@ impl VirtioDevice for Net {
             RX if self.receiver.waits_for_buffers() => {
                 self.receiver.run(&mut self.port, active).map(interrupt)
             }
-            TX => self.sender.run(&mut self.port, active).map(interrupt),
+            TX => self.send(active).map(interrupt),
             _ => Ok(Outcome::default()),
         };
+        self.port.settle();
         self.published.set(self.port.counters);
         outcome
     }
@@ -202,7 +223,8 @@ impl VirtioDevice for Net {
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let received = self.receiver.run(&mut self.port, active)?;
-        let sent = self.sender.is_behind() && self.sender.run(&mut self.port, active)?;
+        let sent = self.sender.is_behind() && self.send(active)?;
+        self.port.settle();
         self.published.set(self.port.counters);
         Ok(interrupt(received || sent))
     }
@@ -212,6 +234,9 @@ impl VirtioDevice for Net {
         self.port.agreed = Agreed::default();
         self.receiver.reset(false, 0);
         self.sender.reset();
+        if let Some(neighbour) = &mut self.port.neighbour {
+            neighbour.reset();
+        }
         if std::mem::take(&mut self.used) {
             if let Err(error) = self.port.link.set_offloads(0) {
                 log::debug!("network interface {}: switch offloads off: {error}", self.port.id);

@@ -1,5 +1,6 @@
 //! The machine's configuration as it stands in a file.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::de::IgnoredAny;
@@ -42,15 +43,42 @@ pub struct VmSpec {
     /// Custom CPU templates.
     #[serde(default, skip_serializing)]
     pub cpu_config: NotYet,
-    /// The metadata service.
-    #[serde(default, skip_serializing)]
-    pub mmds_config: NotYet,
+    /// The metadata service, where the guest has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmds_config: Option<MmdsConfigSpec>,
     /// Memory that is added while the machine runs.
     #[serde(default, skip_serializing)]
     pub memory_hotplug: NotYet,
     /// Disks that are memory to the guest.
     #[serde(default, skip_serializing)]
     pub pmem: NotYet,
+}
+
+/// How the guest reaches the metadata service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MmdsConfigSpec {
+    /// Whether it takes a token to read. V1, where it is not given.
+    #[serde(default)]
+    pub version: MmdsVersion,
+    /// On which network interfaces it is there, by their `iface_id`.
+    pub network_interfaces: Vec<String>,
+    /// At which address: a link-local one. 169.254.169.254 where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4_address: Option<Ipv4Addr>,
+    /// Answers are text, as EC2's service gives them, whatever was asked for.
+    #[serde(default)]
+    pub imds_compat: bool,
+}
+
+/// By which rules the guest reads metadata.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MmdsVersion {
+    /// Whoever asks is answered.
+    #[default]
+    V1,
+    /// Whoever asks shows a token, which he has asked for before.
+    V2,
 }
 
 /// A key of Firecracker's that means nothing here yet. Nothing, null or an empty list may stand there, as they do in what

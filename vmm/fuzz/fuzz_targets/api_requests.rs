@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use secovia_vmm::api::http::{self, HEAD_MAX, Parsed};
 use secovia_vmm::api::{Clerk, Effect, Hands, Model, Reply, Request, RequestCounts, route};
+use secovia_vmm::mmds::SharedMmds;
 use secovia_vmm_api::VmSpec;
 
 /// The longest body, small enough to be passed.
@@ -36,7 +37,7 @@ impl Hands for Moods {
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let mut clerk = Clerk::new(Model::new("fuzz".into(), VmSpec::default(), HOST));
+    let mut clerk = Clerk::new(Model::new("fuzz".into(), VmSpec::default(), HOST), SharedMmds::new(1000).expect("random numbers"));
     let mut hands = Moods(0);
     let mut rest = data;
     loop {
@@ -64,7 +65,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             Err(refusal) => Reply::Refused(refusal.to_string()),
         };
         match reply {
-            Reply::Refused(message) => {
+            Reply::Refused(message) | Reply::TooLarge(message) => {
                 assert!(!message.is_empty());
                 assert_eq!(clerk.spec(), &before);
             }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use secovia_vmm_api::{InstanceState, VmSpec};
 
-use super::model::{Effect, Model, Plan};
+use super::model::{Effect, Metadata, Model, Plan};
 use super::reply::{Refusal, Reply};
 use super::request::Request;
+use crate::mmds::{MmdsError, SharedMmds};
 
 /// Whoever brings effects about. Called on the main thread.
 pub trait Hands {
@@ -22,14 +23,16 @@ pub type RequestCounts = BTreeMap<(&'static str, &'static str), (u64, u64)>;
 #[derive(Debug)]
 pub struct Clerk {
     model: Model,
+    mmds: SharedMmds,
     counts: RequestCounts,
 }
 
 impl Clerk {
-    /// Begins with `model`.
-    pub fn new(model: Model) -> Self {
+    /// Begins with `model`; what requests say of metadata goes to `mmds`.
+    pub fn new(model: Model, mmds: SharedMmds) -> Self {
         Self {
             model,
+            mmds,
             counts: RequestCounts::new(),
         }
     }
@@ -59,6 +62,7 @@ impl Clerk {
             let Plan { effect, next, reply } = plan;
             let told = match effect {
                 Effect::None => None,
+                Effect::Metadata(metadata) => self.metadata(metadata)?,
                 effect => hands.act(effect, &self.counts).map_err(Refusal::Failed)?,
             };
             if let Some(next) = next {
@@ -70,7 +74,20 @@ impl Clerk {
             let count = self.counts.entry(metric).or_default();
             count.1 = count.1.wrapping_add(1);
             log::debug!("API: refused: {refusal}");
-            Reply::Refused(refusal.to_string())
+            match refusal {
+                Refusal::Metadata(MmdsError::Size { .. }) => Reply::TooLarge(refusal.to_string()),
+                refusal => Reply::Refused(refusal.to_string()),
+            }
         })
+    }
+
+    fn metadata(&self, metadata: Metadata) -> Result<Option<String>, Refusal> {
+        let mut mmds = self.mmds.lock();
+        match metadata {
+            Metadata::Tell => return Ok(Some(mmds.text())),
+            Metadata::Put(data) => mmds.put(data)?,
+            Metadata::Patch(patch) => mmds.patch(&patch)?,
+        }
+        Ok(None)
     }
 }

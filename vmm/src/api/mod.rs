@@ -29,7 +29,7 @@ mod socket;
 mod tests;
 
 pub use clerk::{Clerk, Hands, RequestCounts};
-pub use model::{Effect, Model, Plan};
+pub use model::{Effect, Metadata, Model, Plan};
 pub use office::Office;
 pub use reply::{Refusal, Reply, ToOpen};
 pub use request::{NewDisk, Request, Season};

@@ -9,6 +9,7 @@ use secovia_vmm_api::{
     NetworkInterfacePatch, RateLimiterSpec, VersionInfo, VmSpec, VmState,
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use super::reply::{Refusal, Reply, ToOpen};
 use super::request::{NewDisk, Request, Season};
@@ -70,6 +71,19 @@ pub enum Effect {
     BalloonInterval(Duration),
     /// Report what the guest says of its memory.
     BalloonStatistics,
+    /// Do something with the metadata. The clerk does it himself: that takes no machine.
+    Metadata(Metadata),
+}
+
+/// What can be done with the metadata.
+#[derive(Debug)]
+pub enum Metadata {
+    /// Tell all of it.
+    Tell,
+    /// Replace it.
+    Put(Value),
+    /// Change it.
+    Patch(Value),
 }
 
 /// What follows from a request.
@@ -166,6 +180,10 @@ impl Model {
             Request::PutEntropy(entropy) => self.part(Part::Entropy, |spec| spec.entropy = Some(entropy)),
             Request::PutSerial(serial) => self.part(Part::Serial, |spec| spec.serial = Some(serial)),
             Request::PutBalloon(balloon) => self.part(Part::Balloon, |spec| spec.balloon = Some(balloon)),
+            Request::PutMmdsConfig(config) => self.part(Part::Mmds, |spec| spec.mmds_config = Some(config)),
+            Request::GetMmds => Ok(Plan::act(Effect::Metadata(Metadata::Tell))),
+            Request::PutMmds(data) => Ok(Plan::act(Effect::Metadata(Metadata::Put(data)))),
+            Request::PatchMmds(patch) => Ok(Plan::act(Effect::Metadata(Metadata::Patch(patch)))),
             Request::PutLogger(logger) => {
                 let next = self.with(|spec| spec.logger = Some(logger.clone()));
                 Ok(Plan::act(Effect::Log(logger)).then(next))

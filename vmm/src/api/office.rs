@@ -6,6 +6,7 @@ use super::model::Model;
 use super::server::{Server, ServerError};
 use super::socket::ApiSocket;
 use crate::confine::Seccomp;
+use crate::mmds::SharedMmds;
 
 /// All of the API, as the main thread has it.
 #[derive(Debug)]
@@ -32,12 +33,13 @@ impl Office {
     pub fn open(
         socket: ApiSocket,
         model: Model,
+        mmds: SharedMmds,
         seccomp: &Seccomp,
         max_payload: usize,
     ) -> Result<Self, ServerError> {
         let (asker, requests) = link()?;
         Ok(Self {
-            clerk: Clerk::new(model),
+            clerk: Clerk::new(model, mmds),
             requests,
             _server: Server::start(&socket, asker, seccomp, max_payload)?,
             _socket: socket,

@@ -4,6 +4,7 @@ use secovia_devices::virtio::block::BlockConfig;
 use secovia_vmm_api::{DrivePatch, Fault, InstanceState};
 
 use crate::config::ConfigError;
+use crate::mmds::MmdsError;
 
 /// What came of a request.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub enum Reply {
     Open(Box<ToOpen>),
     /// It was refused, in one line.
     Refused(String),
+    /// It was refused because it is too much.
+    TooLarge(String),
 }
 
 /// A disk that is wanted.
@@ -60,6 +63,8 @@ pub enum Refusal {
     NoStatistics,
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Metadata(#[from] MmdsError),
     /// What was to be done failed, and how.
     #[error("{0}")]
     Failed(String),

@@ -3,9 +3,10 @@
 use secovia_devices::virtio::block::Disk;
 use secovia_vmm_api::{
     ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, DrivePatch, DriveSpec,
-    EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, NetworkInterfacePatch,
+    EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, MmdsConfigSpec, NetworkInterfacePatch,
     NetworkInterfaceSpec, SerialSpec, VmState, VsockSpec,
 };
+use serde_json::Value;
 
 /// One request, understood but not weighed yet.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub enum Request {
     PatchBalloonStatistics(BalloonStatisticsPatch),
     PutLogger(LoggerSpec),
     PutMetrics(MetricsSpec),
+    PutMmdsConfig(MmdsConfigSpec),
+    GetMmds,
+    PutMmds(Value),
+    PatchMmds(Value),
     PatchVm(VmState),
 }
 
@@ -61,9 +66,14 @@ impl Request {
     /// When it can be served: Firecracker's rules.
     pub fn season(&self) -> Season {
         match self {
-            Self::GetInfo | Self::GetVersion | Self::GetConfig | Self::GetMachine | Self::GetBalloon => {
-                Season::Always
-            }
+            Self::GetInfo
+            | Self::GetVersion
+            | Self::GetConfig
+            | Self::GetMachine
+            | Self::GetBalloon
+            | Self::GetMmds
+            | Self::PutMmds(_)
+            | Self::PatchMmds(_) => Season::Always,
             Self::Action(ActionType::InstanceStart)
             | Self::PutBootSource(_)
             | Self::PutMachine(_)
@@ -75,7 +85,8 @@ impl Request {
             | Self::PutSerial(_)
             | Self::PutBalloon(_)
             | Self::PutLogger(_)
-            | Self::PutMetrics(_) => Season::BeforeStart,
+            | Self::PutMetrics(_)
+            | Self::PutMmdsConfig(_) => Season::BeforeStart,
             Self::Action(ActionType::SendCtrlAltDel | ActionType::FlushMetrics)
             | Self::GetBalloonStatistics
             | Self::PatchDrive(..)
@@ -114,6 +125,10 @@ impl Request {
             Self::PatchBalloonStatistics(_) => (PATCH, "balloon_stats"),
             Self::PutLogger(_) => (PUT, "logger"),
             Self::PutMetrics(_) => (PUT, "metrics"),
+            Self::GetMmds => (GET, "mmds"),
+            // One resource to Firecracker's metrics.
+            Self::PutMmds(_) | Self::PutMmdsConfig(_) => (PUT, "mmds"),
+            Self::PatchMmds(_) => (PATCH, "mmds"),
             Self::PatchVm(_) => (PATCH, "vm"),
         }
     }

@@ -69,6 +69,10 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
         (Patch, "balloon", Some("statistics"), None) => Request::PatchBalloonStatistics(json(path, body)?),
         (Put, "logger", None, None) => Request::PutLogger(json(path, body)?),
         (Put, "metrics", None, None) => Request::PutMetrics(json(path, body)?),
+        (Put, "mmds", Some("config"), None) => Request::PutMmdsConfig(json(path, body)?),
+        (Get, "mmds", None, None) => Request::GetMmds,
+        (Put, "mmds", None, None) => Request::PutMmds(json(path, body)?),
+        (Patch, "mmds", None, None) => Request::PatchMmds(json(path, body)?),
         (Patch, "vm", None, None) => Request::PatchVm(json::<VmPatch>(path, body)?.state),
         (Get | Put | Patch | Delete, ..) => return Err(unknown()),
     })
@@ -77,7 +81,6 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
 /// What Firecracker has and this program does not have yet.
 fn not_yet(method: Method, first: &str, second: Option<&str>) -> Option<&'static str> {
     Some(match (method, first, second) {
-        (_, "mmds", _) => "the metadata service (/mmds, /mmds/config)",
         (_, "cpu-config", None) => "a custom CPU template (/cpu-config)",
         (_, "pmem", _) => "a disk that is memory to the guest (/pmem)",
         (_, "hotplug", Some("memory")) => "memory that is added while the machine runs (/hotplug/memory)",

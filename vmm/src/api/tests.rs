@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::http::Method;
 use super::*;
+use crate::mmds::SharedMmds;
 
 /// Notes effects, and fails where it is told to.
 #[derive(Default)]
@@ -39,7 +40,10 @@ impl Bench {
             "balloon": { "amount_mib": 1, "deflate_on_oom": true, "stats_polling_interval_s": 1 },
         });
         let spec: VmSpec = serde_json::from_value(spec).unwrap();
-        let mut clerk = Clerk::new(Model::new("a".into(), spec.clone(), 4 << 30));
+        let mut clerk = Clerk::new(
+            Model::new("a".into(), spec.clone(), 4 << 30),
+            SharedMmds::new(51200).unwrap(),
+        );
         if state != InstanceState::NotStarted {
             clerk.begin_with(spec);
         }
@@ -361,10 +365,17 @@ fn what_is_wrong_is_named() {
         ),
         (
             NotStarted,
-            "PUT",
+            "PATCH",
             "/mmds",
             json!({}),
-            "the metadata service (/mmds, /mmds/config) is not there yet",
+            "there is no metadata yet; PUT it first",
+        ),
+        (
+            NotStarted,
+            "PUT",
+            "/mmds/config",
+            json!({ "network_interfaces": ["none"] }),
+            "this machine has no interface \"none\"",
         ),
         (
             NotStarted,

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: the field, what it is, and the remedy, in one line.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// A configuration that leads to no machine.
@@ -70,6 +71,12 @@ pub enum ConfigError {
     DoubledMac { id: String, mac: String },
     #[error("network-interfaces.{id}.mtu: {mtu}; give at least {min}")]
     SmallMtu { id: String, mtu: u16, min: u16 },
+    #[error("mmds-config.network_interfaces: empty; name the interfaces by which the guest reads metadata")]
+    NoMmdsInterface,
+    #[error("mmds-config.network_interfaces: this machine has no interface {id:?}; configure it first")]
+    UnknownMmdsInterface { id: String },
+    #[error("mmds-config.ipv4_address: {address}; give one from 169.254.1.0 to 169.254.254.255")]
+    MmdsAddress { address: Ipv4Addr },
     #[error("balloon.amount_mib: {mib} MiB, the machine has {memory_mib}; give less")]
     LargeBalloon { mib: u32, memory_mib: u64 },
     #[error("drives, network-interfaces, balloon, vsock, entropy: {count} devices; at most {max} fit")]

@@ -4,6 +4,7 @@ mod drives;
 mod error;
 mod file;
 mod limits;
+mod mmds;
 mod networks;
 mod parts;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::cpuid::Topology;
 pub use error::ConfigError;
 pub use file::read;
 pub use limits::{change, limit};
+pub use mmds::MmdsConfig;
 pub use parts::{DEFAULT_BOOT_ARGS, MAX_VCPUS, MIN_MEMORY_MIB, Part, VsockConfig};
 
 /// Where the serial console's output goes.
@@ -49,6 +51,8 @@ pub struct VmConfig {
     pub disks: Vec<BlockConfig>,
     /// Network interfaces.
     pub networks: Vec<NetConfig>,
+    /// The metadata service on some of them.
+    pub mmds: Option<MmdsConfig>,
     /// The balloon.
     pub balloon: Option<BalloonConfig>,
     /// The socket device.
@@ -73,6 +77,11 @@ impl VmConfig {
             .balloon
             .map(|spec| parts::balloon(spec, memory))
             .transpose()?;
+        let networks = &spec.network_interfaces;
+        let mmds = spec
+            .mmds_config
+            .map(|spec| mmds::check(spec, networks))
+            .transpose()?;
         let vsock = spec.vsock.map(parts::vsock).transpose()?;
         Ok(Self {
             topology,
@@ -80,6 +89,7 @@ impl VmConfig {
             huge_pages,
             boot,
             disks: drives.disks,
+            mmds,
             networks: networks::check(spec.network_interfaces)?,
             balloon,
             vsock,

@@ -10,7 +10,7 @@ use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_vmm_api::{BalloonSpec, BootSourceSpec, HugePages, MachineSpec, VmSpec, VsockSpec};
 
 use super::error::{ConfigError, FileFault};
-use super::{drives, networks};
+use super::{drives, mmds, networks};
 use crate::boot::BootConfig;
 use crate::cpuid::Topology;
 use crate::layout;
@@ -52,6 +52,8 @@ pub enum Part {
     Entropy,
     /// The serial console.
     Serial,
+    /// The metadata service.
+    Mmds,
 }
 
 impl Part {
@@ -69,6 +71,10 @@ impl Part {
                     .map_or(Ok(()), |spec| balloon(spec, memory).map(drop))
             }
             Self::Drives => drives::check(spec.drives.clone()).map(drop),
+            Self::Mmds => match spec.mmds_config.clone() {
+                Some(config) => mmds::check(config, &spec.network_interfaces).map(drop),
+                None => Ok(()),
+            },
             Self::Networks => networks::check(spec.network_interfaces.clone()).map(drop),
             Self::Vsock => spec.vsock.clone().map_or(Ok(()), |spec| vsock(spec).map(drop)),
             Self::Entropy | Self::Serial => Ok(()),
@@ -80,7 +86,6 @@ impl Part {
 pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
     for (field, value) in [
         ("cpu-config", spec.cpu_config),
-        ("mmds-config", spec.mmds_config),
         ("memory-hotplug", spec.memory_hotplug),
         ("pmem", spec.pmem),
     ] {

@@ -2,8 +2,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secovia_vmm_api::{
-    BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, IoEngine, MachineSpec, NetworkInterfaceSpec,
-    RateLimiterSpec, TokenBucketSpec, VsockSpec,
+    BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, IoEngine, MachineSpec, MmdsConfigSpec,
+    NetworkInterfaceSpec, RateLimiterSpec, TokenBucketSpec, VsockSpec,
 };
 
 use super::*;
@@ -85,7 +85,7 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
 #[test]
 fn what_is_wrong_is_named_with_its_remedy() {
     type Change = fn(&mut VmSpec);
-    let cases: [(Change, &str); 28] = [
+    let cases: [(Change, &str); 29] = [
         (|s| s.boot_source = None, "boot-source: missing; name a kernel"),
         (
             |s| s.machine_config.track_dirty_pages = true,
@@ -108,8 +108,17 @@ fn what_is_wrong_is_named_with_its_remedy() {
             "drives.data.socket: not there yet; give path_on_host",
         ),
         (
-            |s| s.mmds_config = serde_json::from_str("{}").unwrap(),
-            "mmds-config: not there yet; leave it out",
+            |s| s.mmds_config = Some(MmdsConfigSpec::default()),
+            "mmds-config.network_interfaces: empty",
+        ),
+        (
+            |s| {
+                s.mmds_config = Some(MmdsConfigSpec {
+                    network_interfaces: vec!["none".into()],
+                    ..MmdsConfigSpec::default()
+                });
+            },
+            "mmds-config.network_interfaces: this machine has no interface \"none\"",
         ),
         (
             |s| {

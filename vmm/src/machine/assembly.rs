@@ -59,7 +59,11 @@ impl Parts {
     pub(super) fn open(mut config: VmConfig, settings: &Settings) -> Result<Self, MachineError> {
         let boot_timer = settings.boot_timer.then(BootTimer::begin);
         let inventory = inventory::list(&mut config);
-        let devices = inventory.iter().map(Item::open).collect::<Result<_, _>>()?;
+        if let Some(mmds) = &config.mmds {
+            settings.mmds.lock().configure(mmds.version, mmds.text_only);
+        }
+        let open = |item: &Item| item.open(&settings.mmds);
+        let devices = inventory.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             rights: inventory.iter().filter_map(Item::rights).collect(),
             devices,

@@ -203,7 +203,8 @@ impl Hands for Crew<'_> {
                     .map(Some)
                     .map_err(|error| error.to_string());
             }
-            Effect::None => {}
+            // The clerk does what is about metadata.
+            Effect::None | Effect::Metadata(_) => {}
             // Refused after the start by `Request::season`.
             Effect::Start(_) | Effect::Log(_) | Effect::Metrics(_) => {
                 return Err("the machine has been started".into());

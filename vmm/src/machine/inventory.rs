@@ -1,6 +1,7 @@
 //! The virtio devices of a machine: which there are, in which order, and where. A new kind of device joins here.
 
 use std::mem;
+use std::net::Ipv4Addr;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use secovia_devices::limiter::LimiterConfig;
@@ -18,6 +19,10 @@ use crate::config::{VmConfig, VsockConfig};
 use crate::confine::Right;
 use crate::layout;
 use crate::memory::GiveBack;
+use crate::mmds::{Endpoint, SharedMmds};
+
+/// The MTU of an interface that has none of its own.
+const USUAL_MTU: u16 = 1500;
 
 /// A device, open, and what the machine keeps of it.
 pub(super) struct Opened {
@@ -45,8 +50,8 @@ pub(super) enum Control {
 pub(super) enum Item {
     /// A disk.
     Disk(BlockConfig),
-    /// A network interface.
-    Network(NetConfig),
+    /// A network interface, and the address of the metadata service on it.
+    Network(NetConfig, Option<Ipv4Addr>),
     /// The balloon.
     Balloon(BalloonConfig),
     /// The socket device.
@@ -58,7 +63,12 @@ pub(super) enum Item {
 /// All devices of a configuration, which gives them up; each kind in the order of their names in the guest.
 pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
     let disks = mem::take(&mut config.disks).into_iter().map(Item::Disk);
-    let networks = mem::take(&mut config.networks).into_iter().map(Item::Network);
+    let mmds = &config.mmds;
+    let network = |network: NetConfig| {
+        let mmds = mmds.as_ref().filter(|mmds| mmds.interfaces.contains(&network.id));
+        Item::Network(network, mmds.map(|mmds| mmds.address))
+    };
+    let networks = mem::take(&mut config.networks).into_iter().map(network);
     disks
         .chain(networks)
         .chain(config.balloon.take().map(Item::Balloon))
@@ -83,13 +93,13 @@ impl Item {
             Self::Disk(config) => Some(Right::Write(config.path.clone())),
             // Also those of the host's services, which lie beside it.
             Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
-            Self::Network(_) => Some(Right::Device(NetConfig::DRIVER.into())),
+            Self::Network(..) => Some(Right::Device(NetConfig::DRIVER.into())),
             Self::Balloon(_) | Self::Entropy(_) => None,
         }
     }
 
-    /// Opens what the device stands on in the host.
-    pub(super) fn open(&self) -> Result<Opened, MachineError> {
+    /// Opens what the device stands on in the host; `mmds` is the metadata for those that offer it.
+    pub(super) fn open(&self, mmds: &SharedMmds) -> Result<Opened, MachineError> {
         match self {
             Self::Disk(config) => match Block::open(config) {
                 Ok(block) => {
@@ -105,8 +115,15 @@ impl Item {
                 }
                 Err(error) => Err(device("vsock.uds_path".into(), &error)),
             },
-            Self::Network(config) => match Net::open(config) {
-                Ok(net) => {
+            Self::Network(config, metadata) => match Net::open(config) {
+                Ok(mut net) => {
+                    if let Some(address) = metadata {
+                        let mtu = config.mtu.unwrap_or(USUAL_MTU);
+                        let endpoint = Endpoint::new(*address, mtu, mmds.clone()).map_err(
+                            MachineError::host("take a random number for the metadata service"),
+                        )?;
+                        net = net.with_neighbour(Box::new(endpoint));
+                    }
                     let control = Control::Network(config.id.clone(), net.handle());
                     Ok(control.of(net))
                 }

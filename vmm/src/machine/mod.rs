@@ -61,7 +61,7 @@ pub fn run(
     let Signals(signals) = signals;
     let started = match (config, &mut office) {
         (Some(config), _) => start(prelude, Parts::open(config, &settings)?)?,
-        (None, Some(office)) => match waiting::wait(prelude, settings, &signals, office)? {
+        (None, Some(office)) => match waiting::wait(prelude, &settings, &signals, office)? {
             Waited::Started(started) => *started,
             Waited::Ended => return Ok(Exit::GuestShutdown),
         },

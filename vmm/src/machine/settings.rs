@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::mmds::SharedMmds;
+
 /// How a machine is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// What the guest gets to power off after SIGTERM.
     pub grace: Duration,
@@ -11,4 +13,6 @@ pub struct Settings {
     pub console_limit: Option<u64>,
     /// Whether the guest can say that it has booted.
     pub boot_timer: bool,
+    /// What the guest can be told.
+    pub mmds: SharedMmds,
 }

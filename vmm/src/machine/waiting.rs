@@ -25,7 +25,7 @@ pub(super) enum Waited {
 /// Serves requests until one of them starts a machine, or a signal comes.
 pub(super) fn wait(
     prelude: Prelude,
-    settings: Settings,
+    settings: &Settings,
     signals: &SignalFd,
     office: &mut Office,
 ) -> Result<Waited, MachineError> {
@@ -53,14 +53,14 @@ pub(super) fn wait(
 }
 
 /// Brings about what can be done before the start.
-struct Starter {
+struct Starter<'a> {
     /// Until it is used, which can be once: a machine that comes to grief half-made is the end of the process.
     prelude: Option<Prelude>,
-    settings: Settings,
+    settings: &'a Settings,
     outcome: Option<Result<Started, MachineError>>,
 }
 
-impl Hands for Starter {
+impl Hands for Starter<'_> {
     fn act(&mut self, effect: Effect, _: &RequestCounts) -> Result<Option<String>, String> {
         match effect {
             Effect::Start(spec) => self.start(*spec)?,
@@ -76,16 +76,17 @@ impl Hands for Starter {
             | Effect::Network { .. }
             | Effect::BalloonTarget(_)
             | Effect::BalloonInterval(_)
-            | Effect::BalloonStatistics => return Err("the machine has not been started".into()),
+            | Effect::BalloonStatistics
+            | Effect::Metadata(_) => return Err("the machine has not been started".into()),
         }
         Ok(None)
     }
 }
 
-impl Starter {
+impl Starter<'_> {
     fn start(&mut self, spec: VmSpec) -> Result<(), String> {
         let config = VmConfig::new(spec, sys::host_memory()).map_err(|error| error.to_string())?;
-        let parts = Parts::open(config, &self.settings).map_err(|error| error.to_string())?;
+        let parts = Parts::open(config, self.settings).map_err(|error| error.to_string())?;
         let Some(prelude) = self.prelude.take() else {
             return Err("the machine came to grief at its start; begin with a new process".into());
         };

@@ -11,14 +11,6 @@ pub(crate) fn absent() -> Vec<Row> {
     let rows = [
         (
             "PUT",
-            "/mmds",
-            "the metadata service (/mmds, /mmds/config) is not there yet",
-        ),
-        ("PUT", "/mmds/config", "the metadata service"),
-        ("PATCH", "/mmds", "the metadata service"),
-        ("GET", "/mmds", "the metadata service"),
-        (
-            "PUT",
             "/cpu-config",
             "a custom CPU template (/cpu-config) is not there yet",
         ),
@@ -43,6 +35,23 @@ pub(crate) fn absent() -> Vec<Row> {
         (method, path.to_owned(), Value::Null, Refused(fault))
     };
     rows.map(row).into()
+}
+
+/// The metadata, which is there at any time. The first of these rows are to come first.
+pub(crate) fn metadata() -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut row = |method, body, expected| rows.push((method, "/mmds".to_owned(), body, expected));
+    row("PUT", json!({ "a": { "b": 1, "c": "d" } }), Taken("", json!({})));
+    row("GET", Value::Null, Told(json!({ "a": { "b": 1, "c": "d" } })));
+    row(
+        "PATCH",
+        json!({ "a": { "b": null, "e": [] } }),
+        Taken("", json!({})),
+    );
+    row("GET", Value::Null, Told(json!({ "a": { "c": "d", "e": [] } })));
+    row("PUT", Value::Null, Refused("EOF while parsing a value"));
+    row("DELETE", Value::Null, Refused("/mmds: there is no such request"));
+    rows
 }
 
 /// Everything after the start.
@@ -208,6 +217,7 @@ pub(crate) fn after(machine: &Machine) -> Vec<Row> {
         json!({ "action_type": "FlushMetrics", "payload": "" }),
         Refused("unknown field `payload`"),
     );
+    rows.extend(metadata());
     rows.extend(absent());
     rows
 }

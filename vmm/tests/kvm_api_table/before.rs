@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::after::absent;
+use super::after::{absent, metadata};
 use super::common::Machine;
 use super::row::Expected::{Refused, Taken, Told};
 use super::row::{Row, buckets, limits};
@@ -536,6 +536,62 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
         Told(json!({ "amount_mib": 1, "stats_polling_interval_s": 1 })),
     );
 
+    // /mmds/config
+    let path = "/mmds/config";
+    let config = |field: &str, value: Value| {
+        let mut config = json!({ "network_interfaces": ["n"] });
+        config[field] = value;
+        config
+    };
+    for (field, value, fault) in [
+        (
+            "network_interfaces",
+            json!([]),
+            "mmds-config.network_interfaces: empty",
+        ),
+        (
+            "network_interfaces",
+            json!(["x"]),
+            "this machine has no interface \"x\"",
+        ),
+        ("network_interfaces", Value::Null, "invalid type: null"),
+        ("version", json!("V3"), "unknown variant `V3`"),
+        (
+            "ipv4_address",
+            json!("10.0.0.1"),
+            "mmds-config.ipv4_address: 10.0.0.1; give one from 169.254.1.0",
+        ),
+        (
+            "ipv4_address",
+            json!("169.254.255.1"),
+            "mmds-config.ipv4_address: 169.254.255.1",
+        ),
+        ("ipv4_address", json!("x"), "invalid IPv4 address"),
+        ("imds_compat", json!(1), "invalid type: integer `1`"),
+        ("token", json!(1), "unknown field `token`"),
+    ] {
+        row("PUT", path, config(field, value), Refused(fault));
+    }
+    row(
+        "PUT",
+        path,
+        json!({}),
+        Refused("missing field `network_interfaces`"),
+    );
+    for (field, value) in [
+        ("version", json!("V2")),
+        ("version", json!("V1")),
+        ("ipv4_address", json!("169.254.170.2")),
+        ("imds_compat", json!(true)),
+    ] {
+        row(
+            "PUT",
+            path,
+            config(field, value.clone()),
+            Taken("/mmds-config", json!({ field: value })),
+        );
+    }
+
     // /logger and /metrics
     for (body, fault) in [
         (json!({ "level": "Loud" }), "unknown variant `Loud`"),
@@ -589,6 +645,7 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
         metrics,
         Refused("metrics have their file already"),
     );
+    rows.extend(metadata());
     rows.extend(absent());
     rows
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use super::features::Agreed;
 use super::link::Link;
+use super::neighbour::Neighbour;
 use crate::limiter::Alarm;
 
 /// The queue of packets to the guest.
@@ -45,6 +46,7 @@ pub struct NetCounters {
 pub(super) struct Port {
     pub(super) id: String,
     pub(super) link: Box<dyn Link>,
+    pub(super) neighbour: Option<Box<dyn Neighbour>>,
     pub(super) agreed: Agreed,
     pub(super) alarm: Alarm,
     pub(super) counters: NetCounters,
@@ -58,6 +60,20 @@ impl Port {
             if !matches!(nix::unistd::read(&self.link, &mut rest), Ok(1..)) {
                 break;
             }
+        }
+    }
+
+    /// Whether a neighbour has something for the guest.
+    pub(super) fn has_answer(&self) -> bool {
+        self.neighbour
+            .as_ref()
+            .is_some_and(|neighbour| neighbour.has_some())
+    }
+
+    /// Sees to it that a neighbour is asked again in time.
+    pub(super) fn settle(&mut self) {
+        if let Some(wait) = self.neighbour.as_mut().and_then(|neighbour| neighbour.wait()) {
+            self.alarm.ring_in(wait);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::testing::{BUFFERS, FakeDriver};
 use crate::virtio::device::Share;
 
 mod model;
+mod neighbour;
 mod tap;
 
 const EVENT_IDX: u64 = 1 << 29;
