@@ -1,5 +1,35 @@
 # The guests' code. See code.rs for the state in which they are entered; braces are constants of machine.rs.
 
+# Vectors 0x40 and 0x41 go to `handler`: 64-bit interrupt gates into our own code segment, the table at 0x26_0000, its
+# descriptor and the stack below 0x27_0000. Then the local APIC is switched on.
+.macro HANDLE_INTERRUPTS handler
+    mov esp, 0x26fff0
+    lea rax, [rip + \handler]
+    mov edi, 0x260400
+    mov [rdi], ax
+    mov cx, cs
+    mov [rdi + 2], cx
+    mov word ptr [rdi + 4], 0x8e00
+    shr eax, 16
+    mov [rdi + 6], ax
+    mov rax, [rdi]
+    mov [rdi + 16], rax
+    mov word ptr [rsp], 0x42 * 16 - 1
+    mov dword ptr [rsp + 2], 0x260000
+    lidt [rsp]
+    mov edi, 0xfee00000
+    mov dword ptr [rdi + 0xf0], 0x1ff    # spurious interrupt vector register: software enable
+.endm
+
+# The I/O APIC's `pin` sends `vector`, edge-triggered and unmasked, to APIC 0.
+.macro ROUTE_PIN pin, vector
+    mov edi, 0xfec00000
+    mov dword ptr [rdi], 0x10 + 2 * \pin
+    mov dword ptr [rdi + 0x10], \vector
+    mov dword ptr [rdi], 0x11 + 2 * \pin
+    mov dword ptr [rdi + 0x10], 0
+.endm
+
 # Prints `length` bytes at `address`, one port write for each.
 .macro PRINT address, length
     lea rsi, [rip + \address]
@@ -258,26 +288,8 @@ stub_disk_erase_end:
 stub_disk_interrupt:
     MAP_DEVICES
     DISK_REQUEST
-    mov esp, 0x270000
-# Vector 0x40: a 64-bit interrupt gate into our own code segment.
-    lea rax, [rip + 5f]
-    mov edi, 0x260400
-    mov [rdi], ax
-    mov cx, cs
-    mov [rdi + 2], cx
-    mov word ptr [rdi + 4], 0x8e00
-    shr eax, 16
-    mov [rdi + 6], ax
-    lidt [rip + 7f]
-# Local APIC on: spurious interrupt vector register, software enable.
-    mov edi, 0xfee00000
-    mov dword ptr [rdi + 0xf0], 0x1ff
-# I/O APIC: the disk's pin sends vector 0x40, edge-triggered, unmasked, to APIC 0.
-    mov edi, 0xfec00000
-    mov dword ptr [rdi], 0x10 + 2 * {pin}
-    mov dword ptr [rdi + 0x10], 0x40
-    mov dword ptr [rdi], 0x11 + 2 * {pin}
-    mov dword ptr [rdi + 0x10], 0
+    HANDLE_INTERRUPTS 5f
+    ROUTE_PIN {pin}, 0x40
     VIRTIO_WRITES 8f
     sti
 4:  hlt
@@ -286,8 +298,6 @@ stub_disk_interrupt:
 5:  mov esi, 0x204000
     PRINT_RSI 16
     RESET
-7:  .word 0x40 * 16 + 15
-    .quad 0x260000
 8:
     VIRTIO_TABLE
 .globl stub_disk_interrupt_end
@@ -300,30 +310,9 @@ stub_disk_interrupt_end:
 stub_disk_rounds:
     MAP_DEVICES
     DISK_REQUEST
-    mov esp, 0x270000
-# As in stub_disk_interrupt; vector 0x41, from the serial port's pin 4, has the same gate.
-    lea rax, [rip + 5f]
-    mov edi, 0x260400
-    mov [rdi], ax
-    mov cx, cs
-    mov [rdi + 2], cx
-    mov word ptr [rdi + 4], 0x8e00
-    shr eax, 16
-    mov [rdi + 6], ax
-    mov rax, [rdi]
-    mov [rdi + 16], rax
-    lidt [rip + 7f]
-    mov edi, 0xfee00000
-    mov dword ptr [rdi + 0xf0], 0x1ff
-    mov edi, 0xfec00000
-    mov dword ptr [rdi], 0x10 + 2 * {pin}
-    mov dword ptr [rdi + 0x10], 0x40
-    mov dword ptr [rdi], 0x11 + 2 * {pin}
-    mov dword ptr [rdi + 0x10], 0
-    mov dword ptr [rdi], 0x18
-    mov dword ptr [rdi + 0x10], 0x41
-    mov dword ptr [rdi], 0x19
-    mov dword ptr [rdi + 0x10], 0
+    HANDLE_INTERRUPTS 5f
+    ROUTE_PIN {pin}, 0x40
+    ROUTE_PIN 4, 0x41    # the serial port's
     mov edx, {serial} + 1    # interrupt enable
     mov al, 1    # data ready
     out dx, al
@@ -359,8 +348,6 @@ stub_disk_rounds:
 5:  mov edi, 0xfee00000
     mov dword ptr [rdi + 0xb0], 0
     iretq
-7:  .word 0x42 * 16 - 1
-    .quad 0x260000
 8:
     VIRTIO_TABLE
 9:  .ascii "ready\n"

@@ -39,23 +39,8 @@ stub_notify_storm_end:
 stub_interrupt_storm:
     MAP_DEVICES
     DISK_REQUEST
-    mov esp, 0x270000
-    lea rax, [rip + 5f]
-    mov edi, 0x260400
-    mov [rdi], ax
-    mov cx, cs
-    mov [rdi + 2], cx
-    mov word ptr [rdi + 4], 0x8e00
-    shr eax, 16
-    mov [rdi + 6], ax
-    lidt [rip + 7f]
-    mov edi, 0xfee00000
-    mov dword ptr [rdi + 0xf0], 0x1ff
-    mov edi, 0xfec00000
-    mov dword ptr [rdi], 0x10 + 2 * {pin}
-    mov dword ptr [rdi + 0x10], 0x40
-    mov dword ptr [rdi], 0x11 + 2 * {pin}
-    mov dword ptr [rdi + 0x10], 0
+    HANDLE_INTERRUPTS 5f
+    ROUTE_PIN {pin}, 0x40
     xor ebp, ebp
     VIRTIO_WRITES 8f
     sti
@@ -73,8 +58,6 @@ stub_interrupt_storm:
     mov edi, 0xfee00000
     mov dword ptr [rdi + 0xb0], 0
     iretq
-7:  .word 0x40 * 16 + 15
-    .quad 0x260000
 8:
     VIRTIO_TABLE
 9:  .ascii "ready\n"
