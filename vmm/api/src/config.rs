@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// One machine, whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VmSpec {
     /// What boots; no machine starts without it.
@@ -42,20 +43,24 @@ pub struct VmSpec {
     pub metrics: Option<MetricsSpec>,
     /// Custom CPU templates.
     #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub cpu_config: NotYet,
     /// The metadata service, where the guest has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mmds_config: Option<MmdsConfigSpec>,
     /// Memory that is added while the machine runs.
     #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub memory_hotplug: NotYet,
     /// Disks that are memory to the guest.
     #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub pmem: NotYet,
 }
 
 /// How the guest reaches the metadata service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MmdsConfigSpec {
     /// Whether it takes a token to read. V1, where it is not given.
@@ -65,6 +70,7 @@ pub struct MmdsConfigSpec {
     pub network_interfaces: Vec<String>,
     /// At which address: a link-local one. 169.254.169.254 where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub ipv4_address: Option<Ipv4Addr>,
     /// Answers are text, as EC2's service gives them, whatever was asked for.
     #[serde(default)]
@@ -73,6 +79,7 @@ pub struct MmdsConfigSpec {
 
 /// By which rules the guest reads metadata.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum MmdsVersion {
     /// Whoever asks is answered.
     #[default]
@@ -116,12 +123,15 @@ impl<'de> Deserialize<'de> for NotYet {
 
 /// Kernel, initial RAM disk and command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BootSourceSpec {
     /// An ELF `vmlinux` or a `bzImage`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub kernel_image_path: PathBuf,
     /// A cpio archive, compressed or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub initrd_path: Option<PathBuf>,
     /// The kernel's command line; `console=ttyS0 panic=1` where it is not given. The root device's arguments follow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,11 +140,13 @@ pub struct BootSourceSpec {
 
 /// One disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DriveSpec {
     /// Its name, unique in the machine; also its serial number in the guest (at most 20 bytes of it).
     pub drive_id: String,
     /// A regular file or block device.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub path_on_host: PathBuf,
     /// The guest's root file system lies here: `root=/dev/vda` (or the partition of `partuuid`) and `ro` or `rw` join
     /// the command line.
@@ -156,11 +168,13 @@ pub struct DriveSpec {
     pub io_engine: IoEngine,
     /// A vhost-user-block service; there is none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
 }
 
 /// How a disk's requests reach the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum IoEngine {
     /// By a system call each.
     #[default]
@@ -171,6 +185,7 @@ pub enum IoEngine {
 
 /// What a guest's flush does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CacheType {
     /// Flush is not offered: the host's page cache decides.
     #[default]
@@ -181,6 +196,7 @@ pub enum CacheType {
 
 /// One network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkInterfaceSpec {
     /// Its name, unique in the machine.
@@ -203,6 +219,7 @@ pub struct NetworkInterfaceSpec {
 
 /// Limits of what a device moves. Each may be left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateLimiterSpec {
     /// Tokens are bytes.
@@ -215,6 +232,7 @@ pub struct RateLimiterSpec {
 
 /// A bucket of tokens: what may be used at once, and how fast it comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenBucketSpec {
     /// Tokens that the bucket holds; it starts full. 0: no limit.
@@ -228,6 +246,7 @@ pub struct TokenBucketSpec {
 
 /// vCPUs and memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
     /// 1 to 32.
@@ -250,6 +269,7 @@ pub struct MachineSpec {
 
 /// Pages of which guest memory is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HugePages {
     /// No huge pages are asked for.
     None,
@@ -276,6 +296,7 @@ impl Default for MachineSpec {
 
 /// The balloon: memory that the guest does without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BalloonSpec {
     /// How much the guest gives back to the host, in MiB; at most what it has.
@@ -295,6 +316,7 @@ pub struct BalloonSpec {
 
 /// The socket device and its end on the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VsockSpec {
     /// A name that Firecracker once asked for; it means nothing.
@@ -303,11 +325,13 @@ pub struct VsockSpec {
     /// The guest's context identifier, at least 3.
     pub guest_cid: u32,
     /// The Unix socket that takes `CONNECT port` lines; a guest's connection to host port N goes to `uds_path_N`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub uds_path: PathBuf,
 }
 
 /// The entropy device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EntropySpec {
     /// How much of the host's randomness the guest may take; no limit where it is not given.
@@ -317,10 +341,12 @@ pub struct EntropySpec {
 
 /// The serial console.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SerialSpec {
     /// A file or FIFO that is there, or a file that comes to be; what the guest writes is added to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub serial_out_path: Option<PathBuf>,
     /// How many bytes the guest may write; what is more is lost. No limit where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -329,10 +355,12 @@ pub struct SerialSpec {
 
 /// The log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LoggerSpec {
     /// A file that is added to, in the place of standard error; can be said once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub log_path: Option<PathBuf>,
     /// What is logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -347,6 +375,7 @@ pub struct LoggerSpec {
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum LogLevel {
     /// Nothing.
     #[serde(alias = "off", alias = "OFF")]
@@ -376,8 +405,10 @@ pub enum LogLevel {
 
 /// Metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MetricsSpec {
     /// A file or FIFO to which a line of JSON is added every minute, on request, and at the end.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub metrics_path: PathBuf,
 }

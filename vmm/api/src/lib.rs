@@ -4,8 +4,12 @@
 
 mod config;
 mod exit;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod requests;
 
 pub use config::*;
 pub use exit::Exit;
+#[cfg(feature = "openapi")]
+pub use openapi::openapi;
 pub use requests::*;

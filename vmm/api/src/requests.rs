@@ -8,6 +8,7 @@ use crate::config::{HugePages, RateLimiterSpec};
 
 /// `PUT /actions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ActionSpec {
     /// What is to be done.
@@ -16,6 +17,7 @@ pub struct ActionSpec {
 
 /// What can be done with a machine at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ActionType {
     /// The machine starts.
     InstanceStart,
@@ -27,6 +29,7 @@ pub enum ActionType {
 
 /// `PATCH /machine-config`: what is not given stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are those of MachineSpec")]
 pub struct MachinePatch {
@@ -46,12 +49,14 @@ pub struct MachinePatch {
 
 /// `PATCH /drives/{id}`, while the machine runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DrivePatch {
     /// The drive's name, again.
     pub drive_id: String,
     /// Another file in the place of the one that it has. The same path has its size looked at anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
     /// Other limits: a bucket that is not given stays as it is, one of size 0 is no limit any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +65,7 @@ pub struct DrivePatch {
 
 /// `PATCH /network-interfaces/{id}`, while the machine runs. Limits as in [`DrivePatch`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkInterfacePatch {
     /// The interface's name, again.
@@ -74,6 +80,7 @@ pub struct NetworkInterfacePatch {
 
 /// `PATCH /balloon`, while the machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BalloonPatch {
     /// How much the guest gives back to the host, in MiB.
@@ -82,6 +89,7 @@ pub struct BalloonPatch {
 
 /// `PATCH /balloon/statistics`, while the machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BalloonStatisticsPatch {
     /// How often the guest is asked, in seconds. Statistics that were off at the start stay off, and the other way round.
@@ -90,6 +98,7 @@ pub struct BalloonStatisticsPatch {
 
 /// `GET /balloon/statistics`. What the guest did not say is left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BalloonStatisticsReport {
     /// Pages of 4 KiB that the guest should do without.
@@ -134,6 +143,7 @@ pub struct BalloonStatisticsReport {
 
 /// `PATCH /vm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmPatch {
     /// What the machine should do.
@@ -142,6 +152,7 @@ pub struct VmPatch {
 
 /// What a started machine can be told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum VmState {
     /// Hold still: no instruction of the guest's is executed, no device serves it.
     Paused,
@@ -151,6 +162,7 @@ pub enum VmState {
 
 /// `GET /`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InstanceInfo {
     /// The program.
@@ -165,6 +177,7 @@ pub struct InstanceInfo {
 
 /// What a machine does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum InstanceState {
     /// It has not been started.
     #[serde(rename = "Not started")]
@@ -177,6 +190,7 @@ pub enum InstanceState {
 
 /// `GET /version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VersionInfo {
     /// The program's version. Clients of Firecracker's read this field.
@@ -185,6 +199,7 @@ pub struct VersionInfo {
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     /// In one line: what is wrong, with what, and what to do.
