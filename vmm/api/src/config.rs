@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::CpuConfig;
+
 /// One machine, whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -41,10 +43,9 @@ pub struct VmSpec {
     /// Where metrics go, if anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsSpec>,
-    /// Custom CPU templates.
-    #[serde(default, skip_serializing)]
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    pub cpu_config: NotYet,
+    /// How the guest's processors differ from the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_config: Option<CpuConfig>,
     /// The metadata service, where the guest has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mmds_config: Option<MmdsConfigSpec>,

@@ -74,6 +74,8 @@ requests! {
     put_machine put "/machine-config" takes MachineSpec;
     /// A part of that. Before the start.
     patch_machine patch "/machine-config" takes MachinePatch;
+    /// How the guest's processors differ from the host's. Before the start.
+    put_cpu put "/cpu-config" takes CpuConfigSpec;
     /// A disk. Before the start.
     put_drive put "/drives/{id}" changes DriveSpec;
     /// Changes a disk. After the start.

@@ -152,6 +152,10 @@ fn values_are_what_they_are_called() {
             request(1, size_of::<kvm_bindings::kvm_regs>(), 0x82),
         ),
         (
+            "KVM_GET_MSRS",
+            request(3, size_of::<kvm_bindings::kvm_msrs>(), 0x88),
+        ),
+        (
             "KVM_GET_SREGS",
             request(2, size_of::<kvm_bindings::kvm_sregs>(), 0x83),
         ),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secovia_devices::limiter::LimiterConfig;
 use secovia_vmm_api::{
-    ActionType, BalloonSpec, DrivePatch, InstanceInfo, InstanceState, LoggerSpec, MachinePatch,
+    ActionType, BalloonSpec, CpuConfig, DrivePatch, InstanceInfo, InstanceState, LoggerSpec, MachinePatch,
     NetworkInterfacePatch, RateLimiterSpec, VersionInfo, VmSpec, VmState,
 };
 use serde::Serialize;
@@ -180,6 +180,9 @@ impl Model {
             Request::PutEntropy(entropy) => self.part(Part::Entropy, |spec| spec.entropy = Some(entropy)),
             Request::PutSerial(serial) => self.part(Part::Serial, |spec| spec.serial = Some(serial)),
             Request::PutBalloon(balloon) => self.part(Part::Balloon, |spec| spec.balloon = Some(balloon)),
+            Request::PutCpu(template) => self.part(Part::Cpu, |spec| {
+                spec.cpu_config = Some(CpuConfig::Template(template));
+            }),
             Request::PutMmdsConfig(config) => self.part(Part::Mmds, |spec| spec.mmds_config = Some(config)),
             Request::GetMmds => Ok(Plan::act(Effect::Metadata(Metadata::Tell))),
             Request::PutMmds(data) => Ok(Plan::act(Effect::Metadata(Metadata::Put(data)))),

@@ -2,9 +2,9 @@
 
 use secovia_devices::virtio::block::Disk;
 use secovia_vmm_api::{
-    ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, DrivePatch, DriveSpec,
-    EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, MmdsConfigSpec, NetworkInterfacePatch,
-    NetworkInterfaceSpec, SerialSpec, VmState, VsockSpec,
+    ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, CpuConfigSpec, DrivePatch,
+    DriveSpec, EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, MmdsConfigSpec,
+    NetworkInterfacePatch, NetworkInterfaceSpec, SerialSpec, VmState, VsockSpec,
 };
 use serde_json::Value;
 
@@ -35,6 +35,7 @@ pub enum Request {
     PatchBalloonStatistics(BalloonStatisticsPatch),
     PutLogger(LoggerSpec),
     PutMetrics(MetricsSpec),
+    PutCpu(CpuConfigSpec),
     PutMmdsConfig(MmdsConfigSpec),
     GetMmds,
     PutMmds(Value),
@@ -86,6 +87,7 @@ impl Request {
             | Self::PutBalloon(_)
             | Self::PutLogger(_)
             | Self::PutMetrics(_)
+            | Self::PutCpu(_)
             | Self::PutMmdsConfig(_) => Season::BeforeStart,
             Self::Action(ActionType::SendCtrlAltDel | ActionType::FlushMetrics)
             | Self::GetBalloonStatistics
@@ -125,6 +127,7 @@ impl Request {
             Self::PatchBalloonStatistics(_) => (PATCH, "balloon_stats"),
             Self::PutLogger(_) => (PUT, "logger"),
             Self::PutMetrics(_) => (PUT, "metrics"),
+            Self::PutCpu(_) => (PUT, "cpu_cfg"),
             Self::GetMmds => (GET, "mmds"),
             // One resource to Firecracker's metrics.
             Self::PutMmds(_) | Self::PutMmdsConfig(_) => (PUT, "mmds"),

@@ -69,6 +69,7 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
         (Patch, "balloon", Some("statistics"), None) => Request::PatchBalloonStatistics(json(path, body)?),
         (Put, "logger", None, None) => Request::PutLogger(json(path, body)?),
         (Put, "metrics", None, None) => Request::PutMetrics(json(path, body)?),
+        (Put, "cpu-config", None, None) => Request::PutCpu(json(path, body)?),
         (Put, "mmds", Some("config"), None) => Request::PutMmdsConfig(json(path, body)?),
         (Get, "mmds", None, None) => Request::GetMmds,
         (Put, "mmds", None, None) => Request::PutMmds(json(path, body)?),
@@ -81,7 +82,6 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
 /// What Firecracker has and this program does not have yet.
 fn not_yet(method: Method, first: &str, second: Option<&str>) -> Option<&'static str> {
     Some(match (method, first, second) {
-        (_, "cpu-config", None) => "a custom CPU template (/cpu-config)",
         (_, "pmem", _) => "a disk that is memory to the guest (/pmem)",
         (_, "hotplug", Some("memory")) => "memory that is added while the machine runs (/hotplug/memory)",
         (_, "snapshot", Some("create" | "load")) => "a snapshot (/snapshot/create, /snapshot/load)",

@@ -380,13 +380,6 @@ fn what_is_wrong_is_named() {
         (
             NotStarted,
             "PUT",
-            "/cpu-config",
-            json!({}),
-            "a custom CPU template (/cpu-config) is not there yet",
-        ),
-        (
-            NotStarted,
-            "PUT",
             "/pmem/a",
             json!({}),
             "(/pmem) is not there yet",

@@ -71,6 +71,14 @@ pub enum ConfigError {
     DoubledMac { id: String, mac: String },
     #[error("network-interfaces.{id}.mtu: {mtu}; give at least {min}")]
     SmallMtu { id: String, mtu: u16, min: u16 },
+    #[error("cpu-config: {path}: {reason}; give a CPU template as JSON")]
+    CpuFile { path: PathBuf, reason: String },
+    #[error("cpu-config.{field}: {text:?}; give {remedy}")]
+    CpuText {
+        field: String,
+        text: String,
+        remedy: &'static str,
+    },
     #[error("mmds-config.network_interfaces: empty; name the interfaces by which the guest reads metadata")]
     NoMmdsInterface,
     #[error("mmds-config.network_interfaces: this machine has no interface {id:?}; configure it first")]

@@ -1,5 +1,6 @@
 //! From the configuration as it is written to one that holds. Nothing below this module sees a [`VmSpec`].
 
+mod cpu;
 mod drives;
 mod error;
 mod file;
@@ -19,7 +20,7 @@ use secovia_devices::virtio::net::NetConfig;
 use secovia_vmm_api::{DriveSpec, HugePages, VmSpec};
 
 use crate::boot::BootConfig;
-use crate::cpuid::Topology;
+use crate::cpuid::{Template, Topology};
 
 pub use error::ConfigError;
 pub use file::read;
@@ -41,6 +42,8 @@ pub struct ConsoleConfig {
 pub struct VmConfig {
     /// How many vCPUs, and how they are arranged.
     pub topology: Topology,
+    /// How they differ from the host's.
+    pub template: Template,
     /// Guest memory in bytes.
     pub memory: u64,
     /// Whether huge pages are asked for, of which guest memory is made where the host has some to spare.
@@ -83,8 +86,10 @@ impl VmConfig {
             .map(|spec| mmds::check(spec, networks))
             .transpose()?;
         let vsock = spec.vsock.map(parts::vsock).transpose()?;
+        let template = spec.cpu_config.as_ref().map(cpu::check).transpose()?;
         Ok(Self {
             topology,
+            template: template.unwrap_or_default(),
             memory,
             huge_pages,
             boot,

@@ -10,7 +10,7 @@ use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_vmm_api::{BalloonSpec, BootSourceSpec, HugePages, MachineSpec, VmSpec, VsockSpec};
 
 use super::error::{ConfigError, FileFault};
-use super::{drives, mmds, networks};
+use super::{cpu, drives, mmds, networks};
 use crate::boot::BootConfig;
 use crate::cpuid::Topology;
 use crate::layout;
@@ -54,6 +54,8 @@ pub enum Part {
     Serial,
     /// The metadata service.
     Mmds,
+    /// How the processors differ from the host's.
+    Cpu,
 }
 
 impl Part {
@@ -71,6 +73,10 @@ impl Part {
                     .map_or(Ok(()), |spec| balloon(spec, memory).map(drop))
             }
             Self::Drives => drives::check(spec.drives.clone()).map(drop),
+            Self::Cpu => spec
+                .cpu_config
+                .as_ref()
+                .map_or(Ok(()), |config| cpu::check(config).map(drop)),
             Self::Mmds => match spec.mmds_config.clone() {
                 Some(config) => mmds::check(config, &spec.network_interfaces).map(drop),
                 None => Ok(()),
@@ -84,11 +90,7 @@ impl Part {
 
 /// Refuses what is Firecracker's and is not there yet.
 pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
-    for (field, value) in [
-        ("cpu-config", spec.cpu_config),
-        ("memory-hotplug", spec.memory_hotplug),
-        ("pmem", spec.pmem),
-    ] {
+    for (field, value) in [("memory-hotplug", spec.memory_hotplug), ("pmem", spec.pmem)] {
         if value.is_given() {
             return Err(ConfigError::NotYet {
                 field: field.into(),

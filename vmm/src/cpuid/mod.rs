@@ -1,10 +1,12 @@
 //! What CPUID says in the guest: what KVM supports here, with the guest's own topology, and without what a guest must not
 //! have. Plain functions over plain values.
 
+mod template;
 #[cfg(test)]
 mod tests;
 mod topology;
 
+pub use template::{Bits, LeafChange, NoLeaf, Template};
 pub use topology::Topology;
 
 use std::ops::RangeInclusive;
@@ -56,7 +58,7 @@ pub fn add_brand(supported: &mut Vec<kvm_cpuid_entry2>, ask: impl Fn(u32) -> [u3
 
 /// Turns the entries that KVM supports into those that all vCPUs have in common.
 ///
-/// Hidden are nested virtualisation (a guest of a stranger's guest is nobody's need here) and performance counters (a
+/// Hidden are nested virtualisation (a guest of a stranger's guest is nobody's need here; a [`Template`] can show it) and performance counters (a
 /// view into the neighbours' use of the processor). The brand string and KVM's own leaves stay as they are.
 pub fn common(supported: &[kvm_cpuid_entry2], shown: Shown) -> Vec<kvm_cpuid_entry2> {
     let topology = shown.topology;

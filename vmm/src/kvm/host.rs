@@ -58,6 +58,15 @@ impl Host {
             .collect()
     }
 
+    /// Whether all capabilities of these numbers are there.
+    pub fn has_all(&self, numbers: &[u32]) -> Result<(), KvmError> {
+        let missing = |number: &&u32| self.kvm.check_extension_raw((**number).into()) <= 0;
+        match numbers.iter().find(missing) {
+            Some(number) => Err(KvmError::Capability(*number)),
+            None => Ok(()),
+        }
+    }
+
     /// Which optional capabilities there are.
     pub fn optional(&self) -> Optional {
         let optional = Optional {

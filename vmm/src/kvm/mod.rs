@@ -50,6 +50,9 @@ pub enum KvmError {
     /// KVM took a part of the registers only.
     #[error("KVM: set model-specific register {0:#x}: refused")]
     Msr(u32),
+    /// A CPU template asks for what is not there.
+    #[error("cpu-config.kvm_capabilities: KVM has no capability {0} here; leave it out")]
+    Capability(u32),
 }
 
 /// Names the operation of a failing ioctl.

@@ -8,6 +8,7 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use super::{KvmError, failed};
+use crate::cpuid::Bits;
 
 /// Why the guest stopped for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +122,29 @@ impl Vcpu {
             if let Some((refused, rest)) = wanted.split_first() {
                 log::debug!("KVM refuses model-specific register {:#x}", refused.0);
                 wanted = rest;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes bits of model-specific registers, each of which KVM must have.
+    pub fn change_msrs(&self, changes: &[(u32, Bits)]) -> Result<(), KvmError> {
+        for &(index, bits) in changes {
+            let missing = || KvmError::Msr(index);
+            let entry = kvm_msr_entry {
+                index,
+                ..Default::default()
+            };
+            let mut msrs = Msrs::from_entries(&[entry]).map_err(|_| missing())?;
+            // How many it has of one.
+            if !matches!(self.fd.get_msrs(&mut msrs), Ok(1)) {
+                return Err(missing());
+            }
+            for msr in msrs.as_mut_slice() {
+                msr.data = bits.apply(msr.data);
+            }
+            if !matches!(self.fd.set_msrs(&msrs), Ok(1)) {
+                return Err(missing());
             }
         }
         Ok(())

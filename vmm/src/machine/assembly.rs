@@ -26,7 +26,7 @@ use crate::back_door::BackDoor;
 use crate::boot::{self, Entry};
 use crate::config::VmConfig;
 use crate::confine::{Landlock, Right};
-use crate::cpuid::{self, Shown};
+use crate::cpuid::{self, Shown, Template};
 use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
 use crate::memory::Pages;
 use crate::vcpu::entry;
@@ -110,6 +110,7 @@ pub(super) fn boot(
 
     // Only now does it matter whether there is a KVM.
     let Questions { host, machine, cpuid } = questions?;
+    host.has_all(&config.template.capabilities)?;
     let optional = host.optional();
     let vm = machine
         .wait()
@@ -148,7 +149,7 @@ pub(super) fn boot(
         topology: config.topology,
         tsc_deadline: optional.tsc_deadline,
     };
-    set_up(&vcpus, &cpuid.wait()?, shown, entry)?;
+    set_up(&vcpus, &cpuid.wait()?, shown, &config.template, entry)?;
     let buses = Arc::new(board.buses);
     let assembly = Assembly {
         vm,
@@ -166,14 +167,17 @@ fn set_up(
     vcpus: &[Vcpu],
     supported: &[kvm_cpuid_entry2],
     shown: Shown,
+    template: &Template,
     entry: Entry,
 ) -> Result<(), MachineError> {
     let mut entries = cpuid::common(supported, shown);
+    template.apply(&mut entries).map_err(MachineError::Template)?;
     for (index, vcpu) in (0..).zip(vcpus) {
         cpuid::personalise(&mut entries, shown.topology, index);
         let cpuid = CpuId::from_entries(&entries).map_err(|error| assembly(format!("CPUID: {error:?}")))?;
         vcpu.set_cpuid(&cpuid)?;
         vcpu.set_msrs(&entry::MSRS)?;
+        vcpu.change_msrs(&template.registers)?;
     }
     if let Some(first) = vcpus.first() {
         let special = entry::special(first.special_registers()?, entry);

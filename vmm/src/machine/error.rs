@@ -8,6 +8,7 @@ use secovia_vmm_api::Exit;
 use crate::acpi::AcpiError;
 use crate::boot::BootError;
 use crate::confine::SeccompError;
+use crate::cpuid::NoLeaf;
 use crate::kvm::KvmError;
 use crate::memory::MemoryError;
 
@@ -37,6 +38,9 @@ pub enum MachineError {
     /// What should boot does not.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The CPU template does not fit this host.
+    #[error("cpu-config.cpuid_modifiers: {0}")]
+    Template(NoLeaf),
     /// The tables were not written.
     #[error(transparent)]
     Acpi(#[from] AcpiError),
@@ -73,7 +77,7 @@ impl MachineError {
     /// The exit status: whether the configuration or something else is to blame.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Boot(_) | Self::Device { .. } => Exit::BadConfiguration,
+            Self::Boot(_) | Self::Device { .. } | Self::Template(_) => Exit::BadConfiguration,
             Self::Confine(error) => error.exit(),
             Self::Kvm(_)
             | Self::Landlock(_)

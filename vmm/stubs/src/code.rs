@@ -42,6 +42,7 @@ guest! {
     second_cpu stub_second_cpu stub_second_cpu_end;
     fleet stub_fleet stub_fleet_end;
     booted stub_booted stub_booted_end;
+    features stub_features stub_features_end;
     nothing_there stub_nothing_there stub_nothing_there_end;
     serial_flood stub_serial_flood stub_serial_flood_end;
     notify_storm stub_notify_storm stub_notify_storm_end;

@@ -57,6 +57,9 @@ pub const SECOND_CPU: Guest = Guest::new("second-cpu", code::second_cpu);
 pub const FLEET: Guest = Guest::new("fleet", code::fleet);
 /// Says twice to the boot timer that it has booted, prints `booted\n` and resets.
 pub const BOOTED: Guest = Guest::new("booted", code::booted);
+/// Prints the lowest bits of CPUID's leaf 0x8000_0002 in EAX (the processor's name) and of the model-specific register 0xc0000102
+/// (KERNEL_GS_BASE) as digits, and a line's end; resets.
+pub const FEATURES: Guest = Guest::new("features", code::features);
 /// Touches ports and addresses where nothing is, prints `nothing\n` if they read as all ones, and resets.
 pub const NOTHING_THERE: Guest = Guest::new("nothing-there", code::nothing_there);
 /// Prints `ready\n`, then writes to the serial port for ever.
@@ -121,6 +124,7 @@ mod tests {
             SECOND_CPU,
             FLEET,
             BOOTED,
+            FEATURES,
             NOTHING_THERE,
             SERIAL_FLOOD,
             NOTIFY_STORM,

@@ -9,11 +9,6 @@ use super::row::{Row, limits};
 /// What is refused at any time.
 pub(crate) fn absent() -> Vec<Row> {
     let rows = [
-        (
-            "PUT",
-            "/cpu-config",
-            "a custom CPU template (/cpu-config) is not there yet",
-        ),
         ("PUT", "/pmem/p", "(/pmem) is not there yet"),
         ("PUT", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
         ("PATCH", "/hotplug/memory", "(/hotplug/memory) is not there yet"),

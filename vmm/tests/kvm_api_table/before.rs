@@ -536,6 +536,60 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
         Told(json!({ "amount_mib": 1, "stats_polling_interval_s": 1 })),
     );
 
+    // /cpu-config
+    let leaf = |field: &str, value: Value| {
+        let mut leaf = json!({ "leaf": "0x7", "subleaf": "0x0", "flags": 1,
+            "modifiers": [{ "register": "ebx", "bitmap": "0bx" }] });
+        leaf[field] = value;
+        json!({ "cpuid_modifiers": [leaf] })
+    };
+    let msr = |field: &str, value: Value| {
+        let mut msr = json!({ "addr": "0xc0000102", "bitmap": "0b0" });
+        msr[field] = value;
+        json!({ "msr_modifiers": [msr] })
+    };
+    let register = |register: Value, bitmap: Value| {
+        leaf("modifiers", json!([{ "register": register, "bitmap": bitmap }]))
+    };
+    for (body, fault) in [
+        (
+            json!({ "kvm_capabilities": ["x"] }),
+            "cpu-config.kvm_capabilities.0: \"x\"",
+        ),
+        (json!({ "kvm_capabilities": [1] }), "invalid type: integer `1`"),
+        (
+            leaf("leaf", json!("x")),
+            "cpu-config.cpuid_modifiers.0.leaf: \"x\"",
+        ),
+        (
+            leaf("subleaf", json!("0x")),
+            "cpu-config.cpuid_modifiers.0.subleaf",
+        ),
+        (leaf("flags", json!("1")), "invalid type: string"),
+        (leaf("mask", json!(1)), "unknown field `mask`"),
+        (register(json!("rax"), json!("0b1")), "unknown variant `rax`"),
+        (
+            register(json!("eax"), json!("1")),
+            "cpu-config.cpuid_modifiers.0.modifiers: \"1\"",
+        ),
+        (msr("addr", json!("x")), "cpu-config.msr_modifiers.0.addr: \"x\""),
+        (
+            msr("bitmap", json!("0b3")),
+            "cpu-config.msr_modifiers.0.bitmap: \"0b3\"",
+        ),
+        (json!({ "reg_modifiers": [] }), "unknown field `reg_modifiers`"),
+    ] {
+        row("PUT", "/cpu-config", body, Refused(fault));
+    }
+    for body in [
+        json!({}),
+        json!({ "kvm_capabilities": ["!56", "0"] }),
+        register(json!("edx"), json!("0bx")),
+        msr("bitmap", json!("0b0")),
+    ] {
+        row("PUT", "/cpu-config", body.clone(), Taken("/cpu-config", body));
+    }
+
     // /mmds/config
     let path = "/mmds/config";
     let config = |field: &str, value: Value| {

@@ -72,6 +72,8 @@ fn a_thousand_calls_in_random_order_leave_no_wrong_state() {
                     json!({ "drive_id": "disk", "path_on_host": machine.folder.join("disk"),
                     "is_root_device": false, "is_read_only": true }),
                 ),
+                // Before the memory, of which it may be too much.
+                ("/balloon", json!({ "amount_mib": 0, "deflate_on_oom": false })),
                 ("/machine-config", json!({ "vcpu_count": 2, "mem_size_mib": 64 })),
             ] {
                 api.set(path, body);
