@@ -295,6 +295,40 @@ fn metrics_tell_what_happened_on_request_and_at_the_end() {
 }
 
 #[test]
+fn metrics_are_told_as_prometheus_reads_them() {
+    if !kvm() {
+        return;
+    }
+    let machine = Machine::stub(stubs::DISK_ROUNDS);
+    let (mut running, api) = machine.start_served();
+    running.wait_for("ready\n");
+    let mut stream = std::os::unix::net::UnixStream::connect(&api.socket).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{text}");
+    assert!(head.contains("Content-Type: text/plain; version=0.0.4"), "{text}");
+    let line = format!("secovia_vmm_block_read_count{{id=\"disk\"}} {FIRST_ROUND}\n");
+    assert!(body.contains(&line), "{text}");
+    for part in [
+        "secovia_vmm_vcpu_exit_io_out ",
+        "secovia_vmm_get_api_requests_metrics_count 1\n",
+    ] {
+        assert!(body.contains(part), "{text}");
+    }
+    for line in body.lines() {
+        let is_type = line.starts_with("# TYPE secovia_vmm_") && line.ends_with(" counter");
+        let is_number = line
+            .rsplit_once(' ')
+            .is_some_and(|(_, number)| number.parse::<u64>().is_ok());
+        assert!(is_type || is_number, "{line}");
+    }
+}
+
+#[test]
 fn the_console_goes_where_the_api_says() {
     if !kvm() {
         return;

@@ -31,6 +31,15 @@ macro_rules! requests {
         #[allow(dead_code, reason = "it stands for a request")]
         fn $name() {}
     };
+    (@one [$($doc:tt)*] $name:ident $method:ident $path:tt prints $type:ty) => {
+        #[utoipa::path($method, path = $path, responses(
+            (status = 200, body = $type, content_type = "text/plain", description = "What was asked for."),
+            (status = 400, body = Fault, description = "Refused."),
+        ))]
+        $($doc)*
+        #[allow(dead_code, reason = "it stands for a request")]
+        fn $name() {}
+    };
     (@one [$($doc:tt)*] $name:ident $method:ident $path:tt takes $type:ty) => {
         #[utoipa::path($method, path = $path, request_body = $type, responses(
             (status = 204, description = "Done."),
@@ -110,6 +119,8 @@ requests! {
     put_mmds_config put "/mmds/config" takes MmdsConfigSpec;
     /// The log. Before the start.
     put_logger put "/logger" takes LoggerSpec;
+    /// All that is counted, since the start, in Prometheus' text form. Firecracker has no such request. After the start.
+    get_metrics get "/metrics" prints String;
     /// Where metrics go. Before the start.
     put_metrics put "/metrics" takes MetricsSpec;
 }

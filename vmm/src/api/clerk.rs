@@ -68,7 +68,11 @@ impl Clerk {
             if let Some(next) = next {
                 self.model = next;
             }
-            Ok(told.map_or(reply, Reply::Json))
+            Ok(match (told, reply) {
+                (Some(text), Reply::Text(_)) => Reply::Text(text),
+                (Some(text), _) => Reply::Json(text),
+                (None, reply) => reply,
+            })
         });
         served.unwrap_or_else(|refusal| {
             let count = self.counts.entry(metric).or_default();

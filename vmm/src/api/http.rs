@@ -87,8 +87,10 @@ impl HttpError {
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// 200, with a body.
+    /// 200, with a body of JSON.
     Ok,
+    /// 200, with a body of text.
+    Text,
     /// 204: done.
     Done,
     /// 400: refused.
@@ -101,7 +103,7 @@ impl Status {
     /// Number and phrase.
     fn line(self) -> &'static str {
         match self {
-            Self::Ok => "200 OK",
+            Self::Ok | Self::Text => "200 OK",
             Self::Done => "204 No Content",
             Self::Bad => "400 Bad Request",
             Self::TooLarge => "413 Content Too Large",
@@ -179,10 +181,15 @@ pub fn answer(status: Status, body: Option<&str>, close: bool) -> Vec<u8> {
         text.push_str("Connection: close\r\n");
     }
     if let Some(body) = body {
+        let kind = match status {
+            // The version of Prometheus' text form.
+            Status::Text => "text/plain; version=0.0.4",
+            Status::Ok | Status::Done | Status::Bad | Status::TooLarge => "application/json",
+        };
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
     } else {

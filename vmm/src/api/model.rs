@@ -43,6 +43,8 @@ pub enum Effect {
     PressButton,
     /// Write a line of metrics.
     FlushMetrics,
+    /// Tell them, in Prometheus' text form.
+    TellMetrics,
     /// Change the log.
     Log(LoggerSpec),
     /// Write metrics to this file.
@@ -182,6 +184,11 @@ impl Model {
             Request::PutBalloon(balloon) => self.part(Part::Balloon, |spec| spec.balloon = Some(balloon)),
             Request::PutCpu(template) => self.part(Part::Cpu, |spec| {
                 spec.cpu_config = Some(CpuConfig::Template(template));
+            }),
+            Request::GetMetrics => Ok(Plan {
+                effect: Effect::TellMetrics,
+                next: None,
+                reply: Reply::Text(String::new()),
             }),
             Request::PutMmdsConfig(config) => self.part(Part::Mmds, |spec| spec.mmds_config = Some(config)),
             Request::GetMmds => Ok(Plan::act(Effect::Metadata(Metadata::Tell))),

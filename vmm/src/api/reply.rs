@@ -13,6 +13,8 @@ pub enum Reply {
     Done,
     /// JSON.
     Json(String),
+    /// Text of Prometheus' form.
+    Text(String),
     /// The API's thread is to open a disk and ask again with it.
     Open(Box<ToOpen>),
     /// It was refused, in one line.

@@ -35,6 +35,8 @@ pub enum Request {
     PatchBalloonStatistics(BalloonStatisticsPatch),
     PutLogger(LoggerSpec),
     PutMetrics(MetricsSpec),
+    /// An extension: Firecracker has no such request.
+    GetMetrics,
     PutCpu(CpuConfigSpec),
     PutMmdsConfig(MmdsConfigSpec),
     GetMmds,
@@ -91,6 +93,7 @@ impl Request {
             | Self::PutMmdsConfig(_) => Season::BeforeStart,
             Self::Action(ActionType::SendCtrlAltDel | ActionType::FlushMetrics)
             | Self::GetBalloonStatistics
+            | Self::GetMetrics
             | Self::PatchDrive(..)
             | Self::PatchNetwork(_)
             | Self::PatchBalloon(_)
@@ -127,6 +130,7 @@ impl Request {
             Self::PatchBalloonStatistics(_) => (PATCH, "balloon_stats"),
             Self::PutLogger(_) => (PUT, "logger"),
             Self::PutMetrics(_) => (PUT, "metrics"),
+            Self::GetMetrics => (GET, "metrics"),
             Self::PutCpu(_) => (PUT, "cpu_cfg"),
             Self::GetMmds => (GET, "mmds"),
             // One resource to Firecracker's metrics.

@@ -74,6 +74,7 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
         (Get, "mmds", None, None) => Request::GetMmds,
         (Put, "mmds", None, None) => Request::PutMmds(json(path, body)?),
         (Patch, "mmds", None, None) => Request::PatchMmds(json(path, body)?),
+        (Get, "metrics", None, None) => Request::GetMetrics,
         (Patch, "vm", None, None) => Request::PatchVm(json::<VmPatch>(path, body)?.state),
         (Get | Put | Patch | Delete, ..) => return Err(unknown()),
     })

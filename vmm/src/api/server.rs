@@ -238,6 +238,7 @@ fn written(reply: Reply) -> (Status, Option<String>) {
         Reply::Done => (Status::Done, None),
         Reply::Json(text) => (Status::Ok, Some(text)),
         Reply::Refused(message) => (Status::Bad, Some(fault(message))),
+        Reply::Text(text) => (Status::Text, Some(text)),
         Reply::TooLarge(message) => (Status::TooLarge, Some(fault(message))),
         Reply::Open(..) => (Status::Bad, Some(fault("the disk was asked for twice".into()))),
     }

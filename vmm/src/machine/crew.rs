@@ -197,6 +197,11 @@ impl Hands for Crew<'_> {
                 set.map_err(|error| format!("tell the balloon: {error}"))?;
             }
             Effect::BalloonInterval(interval) => self.balloon()?.set_statistics_interval(interval),
+            Effect::TellMetrics => {
+                let controls = self.devices.iter().map(|device| &device.control);
+                let (vcpus, console) = (self.threads.counters(), self.console.get());
+                return Ok(Some(report::prometheus(controls, vcpus, console, counts)));
+            }
             Effect::BalloonStatistics => {
                 let report = report(self.balloon()?);
                 return serde_json::to_string(&report)

@@ -1,5 +1,8 @@
 //! Metrics: what a machine counts, in Firecracker's groups and under its names where they mean the same.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::iter;
 use std::sync::Arc;
 
 use secovia_devices::serial::SerialCounters;
@@ -121,6 +124,61 @@ fn device(control: &Control) -> (&'static str, Option<&str>, Value) {
     }
 }
 
+/// The same in Prometheus' text form: each number as `secovia_vmm_GROUP_NAME`, those of devices with a name by `id`.
+pub(super) fn prometheus<'a>(
+    controls: impl Iterator<Item = &'a Control>,
+    vcpus: &[Arc<ExitCounters>],
+    console: SerialCounters,
+    requests: &RequestCounts,
+) -> String {
+    let mut families = Families::default();
+    for control in controls {
+        let (kind, id, counted) = device(control);
+        families.add(kind, id, &counted);
+    }
+    // What no device counts.
+    let rest = groups(iter::empty(), vcpus, console, requests);
+    for (group, counted) in rest.as_object().into_iter().flatten() {
+        families.add(group, None, counted);
+    }
+    families.text()
+}
+
+/// Numbers by their names in Prometheus' form, each with the label `id` where it has one.
+#[derive(Default)]
+struct Families(BTreeMap<String, Vec<(Option<String>, u64)>>);
+
+impl Families {
+    fn add(&mut self, group: &str, id: Option<&str>, counted: &Value) {
+        for (name, number) in counted.as_object().into_iter().flatten() {
+            let family = self.0.entry(format!("secovia_vmm_{group}_{name}")).or_default();
+            family.extend(number.as_u64().map(|number| (id.map(escaped), number)));
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, numbers) in &self.0 {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "# TYPE {name} counter");
+            for (id, number) in numbers {
+                let _ = match id {
+                    Some(id) => writeln!(text, "{name}{{id=\"{id}\"}} {number}"),
+                    None => writeln!(text, "{name} {number}"),
+                };
+            }
+        }
+        text
+    }
+}
+
+/// A label's value.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
 /// What was told so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -177,6 +235,24 @@ mod tests {
         assert_eq!(
             line(json!({ "block": { "read_count": 7 }, "net": { "rx": 1 } })),
             second
+        );
+    }
+
+    #[test]
+    fn the_text_form_has_a_line_for_each_number_and_one_type_for_each_name() {
+        let mut families = Families::default();
+        families.add("block", Some("a"), &json!({ "read_count": 5, "write_count": 1 }));
+        families.add("block", Some("b\"\\\n"), &json!({ "read_count": 7 }));
+        families.add("vcpu", None, &json!({ "failures": 0 }));
+        assert_eq!(
+            families.text(),
+            "# TYPE secovia_vmm_block_read_count counter\n\
+             secovia_vmm_block_read_count{id=\"a\"} 5\n\
+             secovia_vmm_block_read_count{id=\"b\\\"\\\\\\n\"} 7\n\
+             # TYPE secovia_vmm_block_write_count counter\n\
+             secovia_vmm_block_write_count{id=\"a\"} 1\n\
+             # TYPE secovia_vmm_vcpu_failures counter\n\
+             secovia_vmm_vcpu_failures 0\n"
         );
     }
 }

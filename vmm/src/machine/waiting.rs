@@ -72,6 +72,7 @@ impl Hands for Starter<'_> {
             | Effect::Resume
             | Effect::PressButton
             | Effect::FlushMetrics
+            | Effect::TellMetrics
             | Effect::Drive { .. }
             | Effect::Network { .. }
             | Effect::BalloonTarget(_)

@@ -84,6 +84,8 @@ pub(crate) fn answer(text: &str) -> Answer {
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap();
     let body = if body.is_empty() {
         Value::Null
+    } else if head.contains("Content-Type: text/plain") {
+        body.into()
     } else {
         serde_json::from_str(body).unwrap()
     };

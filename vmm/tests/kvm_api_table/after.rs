@@ -22,6 +22,7 @@ pub(crate) fn absent() -> Vec<Row> {
         ("DELETE", "/", "/: there is no such request"),
         ("POST", "/actions", "/actions: there is no such request"),
         ("GET", "/actions", "/actions: there is no such request"),
+        ("PATCH", "/metrics", "/metrics: there is no such request"),
         ("GET", "/nothing", "/nothing: there is no such request"),
         ("PUT", "/vm", "/vm: there is no such request"),
         ("PATCH", "/vsock", "/vsock: there is no such request"),
@@ -69,6 +70,7 @@ pub(crate) fn after(machine: &Machine) -> Vec<Row> {
         Value::Null,
         Told(json!({ "target_pages": 256, "target_mib": 1, "actual_mib": 0 })),
     );
+    row("GET", "/metrics", Value::Null, Told(json!({})));
     for (limit, outcome) in limits() {
         row(
             "PATCH",

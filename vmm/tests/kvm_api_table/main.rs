@@ -21,6 +21,8 @@ use self::row::Expected::{self, Refused, Taken, Told};
 /// Whether all of `part` is in `whole`.
 fn is_in(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
+        // Of what is no JSON, that there is something.
+        (Value::Object(part), Value::String(text)) if part.is_empty() => !text.is_empty(),
         (Value::Object(part), Value::Object(whole)) => part
             .iter()
             .all(|(key, value)| whole.get(key).is_some_and(|found| is_in(value, found))),
