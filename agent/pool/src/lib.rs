@@ -10,5 +10,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`pod`] | pure: what a Pod asks for becomes a microVM, or is refused by the name of the field |
+//! | [`pods`] | the shell around it: Pods are watched, microVMs made and ended, statuses and events written |
 
 pub mod pod;
+pub mod pods;

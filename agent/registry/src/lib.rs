@@ -48,8 +48,14 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Fetches the image, and returns the digest of its manifest.
-pub async fn pull(pull: &Pull<'_>, mut progress: impl FnMut(Progress)) -> Result<String, PullError> {
+/// The digest of the manifest that a pull would fetch now. Only the manifest is asked for.
+pub async fn digest(pull: &Pull<'_>) -> Result<String, PullError> {
+    let (registry, auth) = registry(pull)?;
+    let (digest, ..) = registry.manifest(&auth).await?;
+    Ok(digest)
+}
+
+fn registry(pull: &Pull<'_>) -> Result<(Registry, RegistryAuth), PullError> {
     let image: Reference = pull.reference.parse().map_err(|error| PullError::Reference {
         reference: pull.reference.to_string(),
         problem: format!("{error}"),
@@ -58,7 +64,12 @@ pub async fn pull(pull: &Pull<'_>, mut progress: impl FnMut(Progress)) -> Result
         Some(file) => credentials::read(file, image.registry())?,
         None => RegistryAuth::Anonymous,
     };
-    let registry = Registry::new(image, pull.insecure)?;
+    Ok((Registry::new(image, pull.insecure)?, auth))
+}
+
+/// Fetches the image, and returns the digest of its manifest.
+pub async fn pull(pull: &Pull<'_>, mut progress: impl FnMut(Progress)) -> Result<String, PullError> {
+    let (registry, auth) = registry(pull)?;
     let (manifest_digest, kind, text) = registry.manifest(&auth).await?;
     let manifest: ImageManifest = registry.parse(&text)?;
     let blobs = blobs_of(&registry, &manifest, pull.size_max)?;

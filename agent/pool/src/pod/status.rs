@@ -65,6 +65,20 @@ impl End {
         }
     }
 
+    /// The end that a status tells of, where it does.
+    pub fn told(status: &PodStatus) -> Option<Self> {
+        let succeeded = match status.phase.as_deref() {
+            Some("Succeeded") => true,
+            Some("Failed") => false,
+            _ => return None,
+        };
+        Some(Self {
+            succeeded,
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+        })
+    }
+
     /// The node ended it, or never let it in.
     pub fn because(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
