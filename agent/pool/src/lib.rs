@@ -9,8 +9,34 @@
 //!
 //! | module | what is in it |
 //! |---|---|
+//! | [`join`], [`leave`], [`status`] | what a person does: [`args`] says how it is typed |
+//! | [`service`] | what goes on as long as the node is in the pool |
+//! | [`node`] | this machine as a Node: pure decisions, and the two tasks that write it |
+//! | [`certificate`], [`signing`] | keys of this node's own, and how the region signs them |
+//! | [`home`] | what is kept: who this node is, what it trusts, its keys |
+//! | [`region`], [`backoff`] | the way to the API server, and how long to wait where it fails |
 //! | [`pod`] | pure: what a Pod asks for becomes a microVM, or is refused by the name of the field |
 //! | [`pods`] | the shell around it: Pods are watched, microVMs made and ended, statuses and events written |
 
+pub mod args;
+pub mod backoff;
+pub mod certificate;
+pub mod error;
+pub mod home;
+pub mod join;
+pub mod leave;
+pub mod logger;
+pub mod node;
 pub mod pod;
 pub mod pods;
+pub mod region;
+pub mod service;
+pub mod signing;
+pub mod status;
+
+/// `text` without what would move a terminal's cursor or begin another line: servers' words are shown to people.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}

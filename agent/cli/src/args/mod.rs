@@ -4,6 +4,7 @@
 mod tests;
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -68,6 +69,13 @@ pub(crate) enum Command {
     /// Shows and verifies the record of what was done with what is lent.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// The region's pool: join, status, leave. `secovia pool --help` lists all of it.
+    #[command(disable_help_flag = true)]
+    Pool {
+        /// What secovia-pool is to do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        args: Vec<OsString>,
+    },
     /// Says whether this host is ready, and what to do where it is not.
     Doctor(DoctorArgs),
     /// Shows the versions of this command and of the agent.

@@ -187,3 +187,17 @@ fn every_command_and_option_has_a_help_text() {
     }
     check(&Cli::command());
 }
+
+#[test]
+fn what_follows_pool_is_the_pools() {
+    for line in [
+        &["pool", "join", "--server", "https://r"][..],
+        &["pool", "--help"],
+        &["pool", "status", "--json"],
+    ] {
+        match parse(line).unwrap() {
+            Command::Pool { args } => assert_eq!(args, line[1..], "{line:?}"),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod list;
 mod logs;
 mod node;
 mod pages;
+mod pool;
 mod process;
 mod pull;
 mod started;
@@ -55,6 +56,7 @@ pub(crate) fn carry_out(cli: Cli) -> Result<u8, Failure> {
         Command::Audit(AuditCommand::Verify { files, json }) => {
             runtime.block_on(audit::verify(&client, &files, json))
         }
+        Command::Pool { args } => return Err(pool::hand_over(&cli.socket, &args)),
         Command::Doctor(args) => runtime.block_on(doctor::doctor(&client, &args)),
         Command::Version(args) => runtime.block_on(node::version(&client, args.json)),
         Command::Completion(args) => pages::completion(args.shell),

@@ -1,0 +1,92 @@
+//! The service: this node's part in its region, for as long as it is in it.
+//!
+//! Three things go on beside each other, and none waits for another: the Node is kept up to date, its lease is renewed,
+//! and so are the certificates. A new client certificate needs a new connection, on which all of it begins anew; what is
+//! begun anew reads first and writes only what differs.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client as Region;
+use secovia_agent_api::client::Client as Agent;
+use tokio::time::sleep;
+
+use crate::backoff::{Backoff, chance};
+use crate::certificate::{Purpose, validity};
+use crate::error::PoolError;
+use crate::home::{Home, Membership};
+use crate::node::host::machine;
+use crate::node::keeper::Keeper;
+use crate::node::lease;
+use crate::region::{Who, connect};
+use crate::signing::sign;
+
+/// How often is looked whether a certificate is due.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// For how long one request for a certificate is waited for; then another is made.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Works until the node has left the pool.
+pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
+    loop {
+        let membership = home.membership()?;
+        let certificate = Who::Certificate(home.pem(Purpose::Client));
+        let region = connect(&membership.server, home.ca(), certificate)?;
+        let machine = machine(&membership.node, membership.address);
+        log::info!("node `{}` of {}", membership.node, membership.server);
+        let keeper = Keeper::new(agent.clone(), region.clone(), home.clone(), machine);
+        tokio::select! {
+            () = keeper.keep() => {
+                log::info!("node `{}` has left {}", membership.node, membership.server);
+                return Ok(());
+            }
+            () = lease::keep(region.clone(), membership.node.clone()) => {}
+            () = renew(home, &region, &membership, Purpose::Client) => {
+                log::info!("node `{}` has a new certificate", membership.node);
+            }
+            () = async {
+                loop {
+                    renew(home, &region, &membership, Purpose::Serving).await;
+                }
+            } => {}
+        }
+    }
+}
+
+/// Waits until the certificate for this purpose is due, or missing, and returns when there is a new one.
+async fn renew(home: &Home, region: &Region, membership: &Membership, purpose: Purpose) {
+    let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(600));
+    // Once for each certificate, or it would be due at every look a little more.
+    let chance_once = chance();
+    loop {
+        match renew_once(home, region, membership, purpose, chance_once).await {
+            Ok(true) => return,
+            Ok(false) => sleep(LOOK).await,
+            Err(error) => {
+                log::warn!("{error}");
+                sleep(backoff.failed(chance())).await;
+            }
+        }
+    }
+}
+
+async fn renew_once(
+    home: &Home,
+    region: &Region,
+    membership: &Membership,
+    purpose: Purpose,
+    chance: u32,
+) -> Result<bool, PoolError> {
+    let now_s = Timestamp::now().as_second();
+    if let Some(pem) = home.read_pem(purpose)?
+        && validity(&pem)?.renew_at_s(chance) > now_s
+    {
+        return Ok(false);
+    }
+    let identity = (membership.node.as_str(), membership.address);
+    let tell = |request: &str| log::info!("asked for a certificate ({}): `{request}`", purpose.signer());
+    let pem = sign(region, purpose, identity, PATIENCE, tell).await?;
+    home.write_pem(purpose, pem.as_bytes())?;
+    Ok(true)
+}
