@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use secovia_vmm::config::{self, MAX_VCPUS, MIN_MEMORY_MIB, VmConfig};
-use secovia_vmm_api::VmSpec;
+use secovia_vmm_api::{CpuConfig, VmSpec};
 use secovia_vmm_fuzz::file;
 
 /// The host's memory, as the machine is told.
@@ -27,7 +27,6 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
     // What is not there yet is not written either.
-    (spec.cpu_config, spec.mmds_config) = Default::default();
     (spec.memory_hotplug, spec.pmem) = Default::default();
     let text = serde_json::to_vec(&spec).expect("a specification can be written");
     let again: VmSpec = serde_json::from_slice(&text).expect("what was written can be read");
@@ -39,6 +38,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
     for drive in &mut spec.drives {
         tame(&mut drive.path_on_host);
+    }
+    if let Some(CpuConfig::File(path)) = &mut spec.cpu_config {
+        tame(path);
     }
     if let Some(vsock) = &mut spec.vsock {
         tame(&mut vsock.uds_path);
