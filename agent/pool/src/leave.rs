@@ -52,7 +52,9 @@ pub async fn leave(home: &Home, patience: Duration, force: bool) -> Result<Left,
     })
 }
 
-async fn take_out(
+/// Takes the node `node` out of the region: cordons, drains and deletes it. Gives the Pods that were still here when the time
+/// was over, and why the Node object is still there, where the region does not let it go.
+pub async fn take_out(
     client: &Client,
     node: &str,
     patience: Duration,

@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, CertificateSigningRequestParams, CertifiedIssuer,
 use secovia_pool::certificate::{Purpose, validity};
 use secovia_pool::error::PoolError;
 use secovia_pool::home::Membership;
+use secovia_pool::leave::take_out;
 use secovia_pool::node::lease;
 use secovia_pool::signing::sign;
 use serde_json::json;
@@ -237,4 +238,50 @@ async fn a_request_that_is_refused_or_forgotten_says_so() {
     bed.world().failure = Some(401);
     let error = ask(30).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("ask it for a token"), "{error}");
+}
+
+/// Pods of other namespaces, one eviction of which is refused at first, as it is where a service would be left with too few.
+#[tokio::test]
+async fn a_node_that_leaves_is_emptied_and_deleted() {
+    let bed = Bed::new().await;
+    bed.world().node = Some(json!({"metadata": {"name": NODE}}));
+    let pod =
+        |name: &str| json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"containers": []}});
+    bed.world().pods = vec![pod("one"), pod("two")];
+    bed.world().evictions_refused = 1;
+    let (pods, node) = take_out(&bed.region(), NODE, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!((pods, node), (Vec::new(), None));
+    let world = bed.world();
+    assert!(world.node.is_none());
+    // Before anything is evicted nothing new may come.
+    let at = |what: &str| world.asked.iter().position(|asked| asked.contains(what)).unwrap();
+    assert!(
+        at("PATCH") < at("eviction") && at("eviction") < at("DELETE"),
+        "{:?}",
+        world.asked
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_emptied_or_deleted_says_what_is_left() {
+    let bed = Bed::new().await;
+    bed.world().node = Some(json!({"metadata": {"name": NODE}}));
+    bed.world().pods =
+        vec![json!({"metadata": {"name": "one", "namespace": "shop"}, "spec": {"containers": []}})];
+    bed.world().evictions_refused = u32::MAX;
+    bed.world().may_delete = false;
+    let (pods, node) = take_out(&bed.region(), NODE, Duration::from_secs(2))
+        .await
+        .unwrap();
+    assert_eq!(pods, ["shop/one"]);
+    assert!(node.unwrap().contains("region.yaml"));
+    assert!(bed.world().cordoned());
+    // One that is not there, or not any more, is out.
+    bed.world().node = None;
+    let out = take_out(&bed.region(), NODE, Duration::from_secs(2))
+        .await
+        .unwrap();
+    assert_eq!(out, (Vec::new(), None));
 }

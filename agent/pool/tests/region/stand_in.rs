@@ -30,6 +30,11 @@ pub(crate) struct World {
     pub(crate) node: Option<Value>,
     pub(crate) lease: Option<Value>,
     pub(crate) request: Option<Value>,
+    pub(crate) pods: Vec<Value>,
+    /// So many evictions are refused before one is let.
+    pub(crate) evictions_refused: u32,
+    /// Whether a node may delete itself.
+    pub(crate) may_delete: bool,
     /// What the region answers everything with, where it fails.
     pub(crate) failure: Option<u16>,
     /// Every request to the region.
@@ -106,6 +111,9 @@ impl Bed {
             node: None,
             lease: None,
             request: None,
+            pods: Vec::new(),
+            evictions_refused: 0,
+            may_delete: true,
             failure: None,
             asked: Vec::new(),
             agent: offer(),
@@ -212,7 +220,9 @@ async fn lent(State(world): State<Shared>) -> Json<Offer> {
 fn region(world: Shared) -> Router {
     Router::new()
         .route("/api/v1/nodes", post(create))
-        .route("/api/v1/nodes/{name}", get(read).patch(change))
+        .route("/api/v1/nodes/{name}", get(read).patch(change).delete(remove))
+        .route("/api/v1/pods", get(pods))
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/eviction", post(evict))
         .route("/api/v1/nodes/{name}/status", patch(change))
         .route(
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
@@ -298,6 +308,35 @@ async fn change(State(world): State<Shared>, uri: axum::http::Uri, body: String)
         }
         None => refusal(404),
     }
+}
+
+async fn remove(State(world): State<Shared>) -> Response {
+    let mut world = world.lock().unwrap();
+    match (world.may_delete, world.node.take()) {
+        (false, node) => {
+            world.node = node;
+            refusal(403)
+        }
+        (true, Some(node)) => Json(node).into_response(),
+        (true, None) => refusal(404),
+    }
+}
+
+async fn pods(State(world): State<Shared>, uri: axum::http::Uri) -> Json<Value> {
+    // The node's own alone: the region would not let it see others.
+    assert_eq!(uri.query(), Some("&fieldSelector=spec.nodeName%3Dtown"));
+    let pods = world.lock().unwrap().pods.clone();
+    Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}))
+}
+
+async fn evict(State(world): State<Shared>, Path((_, name)): Path<(String, String)>) -> Response {
+    let mut world = world.lock().unwrap();
+    if world.evictions_refused > 0 {
+        world.evictions_refused -= 1;
+        return refusal(429);
+    }
+    world.pods.retain(|pod| pod["metadata"]["name"] != name);
+    Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})).into_response()
 }
 
 /// RFC 7386. What a strategic merge does otherwise, our changes do not need: they name each list whole.
