@@ -35,6 +35,7 @@ pub struct Home {
 
 const MEMBERSHIP: &str = "pool.json";
 const CA: &str = "ca.crt";
+const IMAGES: &str = "images";
 
 impl Home {
     /// The directory, which need not be there yet.
@@ -53,6 +54,11 @@ impl Home {
             Purpose::Client => "client.pem",
             Purpose::Serving => "serving.pem",
         })
+    }
+
+    /// Where images lie that are on their way to the agent.
+    pub fn images(&self) -> PathBuf {
+        self.dir.join(IMAGES)
     }
 
     /// The pool that this node is in.
@@ -120,6 +126,8 @@ impl Home {
                 _ => self.sync()?,
             }
         }
+        // Bytes of images are nothing to keep, and no reason to stay.
+        let _ = fs::remove_dir_all(self.images());
         Ok(())
     }
 

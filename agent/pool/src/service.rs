@@ -1,7 +1,7 @@
 //! The service: this node's part in its region, for as long as it is in it.
 //!
-//! Three things go on beside each other, and none waits for another: the Node is kept up to date, its lease is renewed,
-//! and so are the certificates. A new client certificate needs a new connection, on which all of it begins anew; what is
+//! Four things go on beside each other, and none waits for another: the Node is kept up to date, its Pods are brought to
+//! what the region wants, its lease is renewed, and so are the certificates. A new client certificate needs a new connection, on which all of it begins anew; what is
 //! begun anew reads first and writes only what differs.
 
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::home::{Home, Membership};
 use crate::node::host::machine;
 use crate::node::keeper::Keeper;
 use crate::node::lease;
+use crate::pods::Pods;
 use crate::region::{Who, connect};
 use crate::signing::sign;
 
@@ -36,7 +37,15 @@ pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
         let machine = machine(&membership.node, membership.address);
         log::info!("node `{}` of {}", membership.node, membership.server);
         let keeper = Keeper::new(agent.clone(), region.clone(), home.clone(), machine);
+        let pods = Pods {
+            agent: agent.clone(),
+            region: region.clone(),
+            node: membership.node.clone(),
+            address: membership.address,
+            cache: home.images(),
+        };
         tokio::select! {
+            () = pods.keep() => {}
             () = keeper.keep() => {
                 log::info!("node `{}` has left {}", membership.node, membership.server);
                 return Ok(());
