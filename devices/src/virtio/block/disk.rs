@@ -13,7 +13,7 @@ use crate::sys::Pieces;
 use crate::virtio::chain::Buffers;
 
 /// What zeros are written from where the file system cannot make them itself.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 /// An open, locked disk: shared for reading, exclusively for writing.
 #[derive(Debug)]
