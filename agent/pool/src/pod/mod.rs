@@ -5,7 +5,7 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`translate`] | a Pod's microVM; with `container`, `env`, `resources`, `security` |
+//! | [`translate()`] | a Pod's microVM; with `container`, `env`, `resources`, `security` |
 //! | [`identity`] | which microVM is which Pod's |
 //! | [`status`] | what is reported of a Pod |
 //! | [`plan`] | what is to be done, from what is wanted and what is there |
