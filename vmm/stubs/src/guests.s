@@ -1,5 +1,29 @@
 # The guests' code. See code.rs for the state in which they are entered; braces are constants of machine.rs.
 
+# Other vCPUs start at `code`, 64 bytes of 16-bit code, which are copied to 0x4000. The local APIC goes to x2APIC mode, so
+# that it needs no mapping; then INIT and two STARTUPs go to APIC `apic`, or where the `shorthand` of the command says.
+.macro START_VCPUS code, apic, shorthand
+    lea rsi, [rip + \code]
+    mov edi, 0x4000
+    mov ecx, 64
+    rep movsb
+    mov ecx, 0x1b
+    rdmsr
+    or eax, 0xc00
+    wrmsr
+    mov ecx, 0x80f
+    xor edx, edx
+    mov eax, 0x1ff
+    wrmsr
+    mov ecx, 0x830
+    mov edx, \apic
+    mov eax, 0x4500 + \shorthand
+    wrmsr
+    mov eax, 0x4604 + \shorthand
+    wrmsr
+    wrmsr
+.endm
+
 # Vectors 0x40 and 0x41 go to `handler`: 64-bit interrupt gates into our own code segment, the table at 0x26_0000, its
 # descriptor and the stack below 0x27_0000. Then the local APIC is switched on.
 .macro HANDLE_INTERRUPTS handler
@@ -408,27 +432,7 @@ stub_net_echo_end:
 # Guests that need more than one mode of the processor.
 .globl stub_second_cpu
 stub_second_cpu:
-# The second vCPU starts in 16-bit mode at 0x4000: copy its code there.
-    lea rsi, [rip + 7f]
-    mov edi, 0x4000
-    mov ecx, 64
-    rep movsb
-# x2APIC mode, so that the local APIC needs no mapping; then INIT and two STARTUPs to APIC 1.
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x80f
-    xor edx, edx
-    mov eax, 0x1ff
-    wrmsr
-    mov ecx, 0x830
-    mov edx, 1
-    mov eax, 0x4500
-    wrmsr
-    mov eax, 0x4604
-    wrmsr
-    wrmsr
+    START_VCPUS 7f, 1, 0
     HALT
 7:
 .code16
@@ -463,25 +467,7 @@ stub_fleet:
     jmp 3b
 4:  mov al, 10
     out dx, al
-# As in stub_second_cpu, but INIT and STARTUP go to all others at once.
-    lea rsi, [rip + 7f]
-    mov edi, 0x4000
-    mov ecx, 64
-    rep movsb
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x80f
-    xor edx, edx
-    mov eax, 0x1ff
-    wrmsr
-    mov ecx, 0x830
-    mov eax, 0xc4500
-    wrmsr
-    mov eax, 0xc4604
-    wrmsr
-    wrmsr
+    START_VCPUS 7f, 0, 0xc0000    # all others at once
     mov edx, {serial} + 5
 5:  pause
     in al, dx

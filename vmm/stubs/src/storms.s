@@ -80,25 +80,7 @@ stub_disk_flood:
     mov dword ptr [rdi + 40], 1
     mov dword ptr [rdi + 44], 0x00000002
     VIRTIO_WRITES 8f
-    lea rsi, [rip + 7f]
-    mov edi, 0x4000
-    mov ecx, 64
-    rep movsb
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x80f
-    xor edx, edx
-    mov eax, 0x1ff
-    wrmsr
-    mov ecx, 0x830
-    mov edx, 1
-    mov eax, 0x4500
-    wrmsr
-    mov eax, 0x4604
-    wrmsr
-    wrmsr
+    START_VCPUS 7f, 1, 0
 # Until the second has begun. The first notification comes back although the queue never is empty.
 3:  cmp word ptr [0x51002], 0
     je 3b
