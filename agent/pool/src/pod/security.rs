@@ -87,16 +87,7 @@ fn of_pod(context: &PodSecurityContext, judge: &mut Judge) -> Ids {
         at("sysctls"),
         "settings of the guest's kernel are not changed; leave it out",
     );
-    judge.refuse_if(
-        se_linux_options.is_some(),
-        at("seLinuxOptions"),
-        "the guest has no SELinux; leave it out",
-    );
-    judge.refuse_if(
-        windows_options.is_some(),
-        at("windowsOptions"),
-        "this node runs Linux",
-    );
+    other_fences(se_linux_options.is_some(), windows_options.is_some(), at, judge);
     profiles(
         seccomp_profile.as_ref(),
         app_armor_profile.as_ref(),
@@ -143,22 +134,23 @@ fn of_container(context: &SecurityContext, place: &str, judge: &mut Judge) -> Id
         at("readOnlyRootFilesystem"),
         "the root file system has a writable layer always; leave it out",
     );
-    judge.refuse_if(
-        se_linux_options.is_some(),
-        at("seLinuxOptions"),
-        "the guest has no SELinux; leave it out",
-    );
-    judge.refuse_if(
-        windows_options.is_some(),
-        at("windowsOptions"),
-        "this node runs Linux",
-    );
+    other_fences(se_linux_options.is_some(), windows_options.is_some(), at, judge);
     profiles(seccomp_profile.as_ref(), app_armor_profile.as_ref(), place, judge);
     Ids {
         uid: *run_as_user,
         gid: *run_as_group,
         non_root: *run_as_non_root,
     }
+}
+
+/// What fences a workload on hosts of other kinds.
+fn other_fences(se_linux: bool, windows: bool, at: impl Fn(&str) -> String, judge: &mut Judge) {
+    judge.refuse_if(
+        se_linux,
+        at("seLinuxOptions"),
+        "the guest has no SELinux; leave it out",
+    );
+    judge.refuse_if(windows, at("windowsOptions"), "this node runs Linux");
 }
 
 /// Profiles of the node's own are none that it has; all else the microVM meets.
