@@ -13,24 +13,31 @@ pub mod audit;
 pub mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod container;
 pub mod error;
 pub mod image;
 pub mod logs;
 pub mod network;
 pub mod node;
 pub mod route;
+pub mod terminal;
 pub mod vm;
 
 pub use audit::{AuditBreak, AuditEvent, AuditQuery, AuditRecord, AuditVerdict};
 pub use capacity::{Amounts, Labels, LadderView, Offer, OfferLine, ReclaimRequest, Reclaimed};
+pub use container::{
+    Check, Container, ContainerEnd, ContainerState, Mount, Probe, VmContainer, Volume, VolumeContent,
+    VolumeFile,
+};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use image::{ImageGc, ImageGcReport, ImageImport, ImageInfo, Manifest};
 pub use logs::{LogBytes, LogEvent, LogQuery, LogRecord};
 pub use network::{NetworkMode, ParseNetworkModeError, ParsePublishError, Publish, Transport, VmNetwork};
 pub use node::{Health, HealthStatus, Version};
+pub use terminal::TerminalSize;
 pub use vm::{
-    DeleteQuery, KillRequest, ListQuery, RestartPolicy, StartTiming, StopRequest, TerminalSize, Vm, VmCreate,
-    VmRun, VmState, VmStats, WaitQuery, WaitUntil,
+    DeleteQuery, KillRequest, ListQuery, RestartPolicy, StartTiming, StopRequest, Vm, VmCreate, VmRun,
+    VmState, VmStats, WaitQuery, WaitUntil,
 };
 
 /// Where the agent listens.

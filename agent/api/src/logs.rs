@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields)]
 pub struct LogQuery {
+    /// Of this container, where the microVM has several; the first of them that is no init container where none is given.
+    #[serde(default)]
+    pub container: Option<String>,
     /// Go on with new output until the microVM ends.
     #[serde(default)]
     pub follow: bool,

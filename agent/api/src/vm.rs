@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::{Container, VmContainer, Volume};
 use crate::network::{NetworkMode, Publish, VmNetwork};
+use crate::terminal::TerminalSize;
 
 /// A microVM to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +19,20 @@ pub struct VmCreate {
     /// (an identifier looks so). The agent makes one up where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The name of the image that it starts from.
+    /// The name of the image that it starts from. With `containers` that of the first of them.
     pub image: String,
+    /// Several containers, in the place of the one workload that `entrypoint`, `command`, `env`, `user`, `working_dir`,
+    /// `tty`, `stdin` and `attach` would tell of. They share the machine, its memory and its network; each has its own
+    /// root directory, writable layer and process numbers, and its own log. `restart` is that of each container then, which
+    /// the guest sees to, and that of the microVM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+    /// Containers that run before those, one after the other, each to its success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<Container>,
+    /// Directories that the containers may share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     /// The guest's host name: 1 to 63 of a-z, 0-9 and `-`, no `-` at an end; its name where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -99,6 +113,9 @@ impl VmCreate {
         Self {
             name: None,
             image: image.into(),
+            containers: Vec::new(),
+            init_containers: Vec::new(),
+            volumes: Vec::new(),
             hostname: None,
             entrypoint: None,
             command: Vec::new(),
@@ -177,17 +194,6 @@ impl FromStr for RestartPolicy {
     }
 }
 
-/// The size of a terminal, in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct TerminalSize {
-    /// Lines.
-    pub rows: u16,
-    /// Characters a line.
-    pub cols: u16,
-}
-
 /// A microVM as the agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -210,6 +216,9 @@ pub struct Vm {
     pub user: Option<String>,
     /// Where the workload runs; the root directory where none is given.
     pub working_dir: Option<String>,
+    /// Its containers, where it has several: init containers first. Without any it runs one workload.
+    #[serde(default)]
+    pub containers: Vec<VmContainer>,
     /// vCPUs.
     pub cpus: u8,
     /// What its CPU time counts for, in thousandths of a CPU.

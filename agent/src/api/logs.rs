@@ -33,6 +33,10 @@ pub(super) async fn read(
     Parameters(query): Parameters<LogQuery>,
 ) -> Result<Response, ApiError> {
     let handle = node.find(&vm)?;
+    if let Some(container) = &query.container {
+        let message = format!("microVM `{vm}` has no container `{container}`");
+        return Err(ApiError::bad_request(message));
+    }
     let selection = Selection {
         tail: query.tail,
         since_ms: query.since,

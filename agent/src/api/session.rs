@@ -42,16 +42,16 @@ impl Kind {
     }
 
     fn begins_with(self, frame: &Frame) -> bool {
-        use secovia_guest_protocol::Request::{Attach, Exec};
+        use secovia_guest_protocol::Request::{Attach, AttachTo, Exec, ExecIn};
         match self {
-            Self::Attach => matches!(frame, Frame::Request(Attach { .. })),
-            Self::Exec => matches!(frame, Frame::Request(Exec(_))),
+            Self::Attach => matches!(frame, Frame::Request(Attach { .. } | AttachTo { .. })),
+            Self::Exec => matches!(frame, Frame::Request(Exec(_) | ExecIn { .. })),
         }
     }
 }
 
 /// The workload's standard streams, live. After the 101 the bytes are frames of the guest protocol; the client's first
-/// is `Request::Attach`. A microVM that is starting is waited for.
+/// is `Request::Attach` or `AttachTo`. A microVM that is starting is waited for.
 #[utoipa::path(
     post, path = route::VM_ATTACH, tag = "vms",
     params(
@@ -76,7 +76,7 @@ pub(super) async fn attach(
 }
 
 /// One more process in the guest. After the 101 the bytes are frames of the guest protocol; the client's first is
-/// `Request::Exec`. A microVM that is starting is waited for.
+/// `Request::Exec` or `ExecIn`. A microVM that is starting is waited for.
 #[utoipa::path(
     post, path = route::VM_EXEC, tag = "vms",
     params(

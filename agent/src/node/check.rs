@@ -88,6 +88,11 @@ pub(super) fn create(create: &VmCreate, state_dir: &Path) -> Result<(), NodeErro
     if let Some(dir) = create.working_dir.as_deref().filter(|dir| !dir.starts_with('/')) {
         return Err(bad(format!("`working_dir` is {dir:?}; give an absolute path")));
     }
+    if !(create.containers.is_empty() && create.init_containers.is_empty() && create.volumes.is_empty()) {
+        return Err(bad(
+            "`containers`: this agent runs one workload a microVM so far".into()
+        ));
+    }
     host_has(create, state_dir)
 }
 

@@ -107,6 +107,7 @@ impl Record {
             env,
             user,
             working_dir,
+            containers: Vec::new(),
             cpus,
             cpu_millis: self.spec.cpu_millis(),
             memory_mib,

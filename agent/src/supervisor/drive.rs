@@ -97,7 +97,7 @@ impl Drive {
             }
             let problem = match guest::try_call(&self.socket, Request::Info {}).await {
                 Ok(Reply::Info(info)) => return Some(info),
-                Ok(Reply::Done {}) => "it does not say who it is".to_string(),
+                Ok(Reply::Done {} | Reply::Run(_)) => "it does not say who it is".to_string(),
                 Err(error) => error.to_string(),
             };
             let waited = begun.elapsed();

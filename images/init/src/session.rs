@@ -50,6 +50,11 @@ pub(crate) fn serve(guest: &Arc<Guest>, connection: Arc<Connection>) {
             ),
         },
         Request::Exec(spec) => exec(guest, &connection, &mut incoming, &spec),
+        Request::Write(_)
+        | Request::StartPod(_)
+        | Request::Watch {}
+        | Request::AttachTo { .. }
+        | Request::ExecIn { .. } => refuse(&connection, "this guest runs one workload"),
     }
 }
 

@@ -42,6 +42,7 @@ impl Frame {
             Self::Resize(_) => 9,
             Self::Signal(_) => 10,
             Self::Exit(_) => 11,
+            Self::Pod(_) => 12,
         }
     }
 
@@ -56,6 +57,7 @@ impl Frame {
             Self::Resize(v) => to_json(v),
             Self::Signal(v) => to_json(v),
             Self::Exit(v) => to_json(v),
+            Self::Pod(v) => to_json(v),
         }
     }
 
@@ -72,6 +74,7 @@ impl Frame {
             9 => from_json(kind, payload).map(Self::Resize),
             10 => from_json(kind, payload).map(Self::Signal),
             11 => from_json(kind, payload).map(Self::Exit),
+            12 => from_json(kind, payload).map(Self::Pod),
             _ => Err(CodecError::UnknownKind(kind)),
         }
     }

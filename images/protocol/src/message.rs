@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{FileSpec, PodReport, PodSpec};
+
 /// One message in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -30,6 +32,8 @@ pub enum Frame {
     Signal(i32),
     /// Guest to host: the process ended; nothing follows.
     Exit(ExitStatus),
+    /// Guest to host: what the containers do.
+    Pod(PodReport),
 }
 
 /// What the host asks for when it opens a session.
@@ -53,6 +57,37 @@ pub enum Request {
     /// Run one more process beside the workload, in its file system. Answered by [`Reply::Done`], then frames. A host
     /// that hangs up ends the process (SIGHUP, then SIGKILL).
     Exec(ProcessSpec),
+    /// Write a file of a volume before the containers start. Answered by [`Reply::Done`]; then the host sends the file's
+    /// bytes as [`Frame::Stdin`] and [`Frame::StdinEof`], which is answered by [`Reply::Done`] when the file is whole.
+    Write(FileSpec),
+    /// Start containers, in the place of a workload; once in a guest's life, and only in one that was booted for it.
+    /// Answered by [`Reply::Done`] when their supervisor runs. All requests that name no container mean the first of
+    /// `containers` then, and [`Request::Signal`] all of them.
+    StartPod(PodSpec),
+    /// Follow what the containers do. Answered by [`Reply::Done`], then [`Frame::Pod`] at once and after each change, and
+    /// [`Frame::Exit`] when all have ended for good: with status 0, or the first bad one.
+    Watch {},
+    /// [`Request::Attach`] to one run of a container. Runs are counted by the container's restarts. A run that is to come
+    /// is waited for; in the place of one that is gone comes the first that is there. Answered by [`Reply::Run`], then
+    /// frames.
+    AttachTo {
+        /// The container's name.
+        container: String,
+        /// The run's number; the present or last one where none is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<u32>,
+        /// Offset in bytes in the run `run`.
+        from: u64,
+        /// This session's `Stdin` frames go to the container.
+        stdin: bool,
+    },
+    /// [`Request::Exec`] in a container that runs.
+    ExecIn {
+        /// The container's name.
+        container: String,
+        /// What to run.
+        process: ProcessSpec,
+    },
     /// Send a signal (its Linux number) to the workload's process group.
     Signal {
         /// For example 15, SIGTERM.
@@ -137,6 +172,8 @@ pub enum Reply {
     Done {},
     /// The answer to [`Request::Info`].
     Info(GuestInfo),
+    /// The answer to [`Request::AttachTo`]: the stream is that of the run with this number.
+    Run(u32),
 }
 
 /// What a guest says of itself.
@@ -212,6 +249,8 @@ pub enum GuestErrorCode {
     NotExecutable,
     /// The user or group does not exist in the image.
     NoSuchUser,
+    /// There is no such container.
+    NoSuchContainer,
     /// The guest's system refused; the message says what.
     Failed,
 }

@@ -145,6 +145,7 @@ impl Client {
         let path = route::with_query(
             &route::for_vm(route::VM_LOGS, vm),
             &[
+                ("container", query.container.clone()),
                 ("follow", query.follow.then(|| "true".to_string())),
                 ("tail", query.tail.map(|n| n.to_string())),
                 ("since", query.since.map(|ms| ms.to_string())),

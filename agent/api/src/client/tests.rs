@@ -127,6 +127,7 @@ async fn log_records_come_however_they_are_cut() {
         tail: Some(5),
         follow: true,
         since: None,
+        container: Some("main".into()),
     };
     let (request, records) = against(answer, |client| async move {
         let mut stream = client.vm_logs("web", &query).await.unwrap();
@@ -138,7 +139,7 @@ async fn log_records_come_however_they_are_cut() {
     })
     .await;
     assert!(
-        request.starts_with("GET /v1/vms/web/logs?follow=true&tail=5 "),
+        request.starts_with("GET /v1/vms/web/logs?container=main&follow=true&tail=5 "),
         "{request}"
     );
     assert_eq!(records.len(), 2);

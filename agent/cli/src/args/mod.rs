@@ -168,6 +168,9 @@ pub(crate) struct InspectArgs {
 /// Asks for a log.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
+    /// Of this container, where the microVM has several; the first that is no init container where none is given.
+    #[arg(long, short)]
+    pub container: Option<String>,
     /// Go on with new output until the microVM ends.
     #[arg(long, short)]
     pub follow: bool,
@@ -190,6 +193,9 @@ pub(crate) struct LogsArgs {
 /// Runs one more command.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
+    /// In this container, where the microVM has several; the first that is no init container where none is given.
+    #[arg(long, short)]
+    pub container: Option<String>,
     /// Pass standard input on to the command.
     #[arg(short, long)]
     pub interactive: bool,

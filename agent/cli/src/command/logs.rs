@@ -14,6 +14,7 @@ use crate::session::pump::Output;
 pub(super) async fn logs(client: &Client, args: LogsArgs) -> Result<u8, Failure> {
     let operation = format!("logs {}", args.name);
     let query = LogQuery {
+        container: args.container,
         follow: args.follow,
         tail: args.tail,
         since: args.since.map(|since| since.resolve(human::now_ms())),

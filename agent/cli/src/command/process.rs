@@ -83,6 +83,7 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> Result<u8, Failure>
     let agent = |error: ClientError| Failure::agent(operation.clone())(error);
     let vm = client.vm(&args.name).await.map_err(agent)?;
     let purpose = Purpose::Exec {
+        container: args.container,
         process: process(&vm, args.command, args.env, args.user, args.workdir, args.tty)?,
         stdin: args.interactive,
     };
@@ -108,6 +109,7 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> Result<u8, Failure>
                 | GuestErrorCode::AlreadyStarted
                 | GuestErrorCode::NotRunning
                 | GuestErrorCode::NoSuchUser
+                | GuestErrorCode::NoSuchContainer
                 | GuestErrorCode::Failed => FAILED,
             },
         }),

@@ -16,6 +16,7 @@ pub(crate) fn vm(name: &str, state: VmState) -> Vm {
         env: Default::default(),
         user: None,
         working_dir: None,
+        containers: Vec::new(),
         cpus: 1,
         cpu_millis: 1_000,
         memory_mib: 256,

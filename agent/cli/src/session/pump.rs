@@ -25,6 +25,8 @@ pub(crate) enum Purpose {
     },
     /// One more process.
     Exec {
+        /// In which container, where the microVM has several.
+        container: Option<String>,
         /// What runs.
         process: ProcessSpec,
         /// Standard input goes to it; otherwise it finds its input at its end.
@@ -137,8 +139,17 @@ impl Pump {
                 from: self.offset,
                 stdin: *stdin && !self.stdin_ended,
             }))],
-            Purpose::Exec { process, stdin } => {
-                let mut effects = vec![Effect::Send(Frame::Request(Request::Exec(process.clone())))];
+            Purpose::Exec {
+                container,
+                process,
+                stdin,
+            } => {
+                let process = process.clone();
+                let request = match container.clone() {
+                    None => Request::Exec(process),
+                    Some(container) => Request::ExecIn { container, process },
+                };
+                let mut effects = vec![Effect::Send(Frame::Request(request))];
                 if !stdin {
                     effects.push(Effect::Send(Frame::StdinEof));
                 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{ExitStatus, GuestError, GuestErrorCode, ProcessSpec, Reply, Request, WindowSize, WorkloadSpec};
+use crate::{
+    ExitStatus, GuestError, GuestErrorCode, PodReport, ProcessSpec, Reply, Request, WindowSize, WorkloadSpec,
+};
 
 fn every_frame() -> Vec<Frame> {
     let process = ProcessSpec {
@@ -34,6 +36,7 @@ fn every_frame() -> Vec<Frame> {
         Frame::Resize(WindowSize { rows: 1, cols: 2 }),
         Frame::Signal(15),
         Frame::Exit(ExitStatus::Signaled(9)),
+        Frame::Pod(PodReport::default()),
     ]
 }
 

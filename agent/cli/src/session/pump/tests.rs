@@ -5,6 +5,7 @@ use super::*;
 fn exec(stdin: bool) -> Pump {
     Pump::new(
         Purpose::Exec {
+            container: None,
             process: process(),
             stdin,
         },
@@ -195,6 +196,7 @@ fn a_closed_output_acts_as_a_broken_pipe() {
     );
 
     let mut pump = streaming(Purpose::Exec {
+        container: None,
         process: process(),
         stdin: false,
     });
