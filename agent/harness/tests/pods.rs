@@ -10,6 +10,7 @@ use secovia_agent_api::{KillRequest, LogQuery, ReclaimRequest, StopRequest, Vm, 
 use secovia_agent_harness::{Programs, Settings, Testbed, log_text};
 use secovia_pool::pods::Pods;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 struct World {
@@ -44,7 +45,9 @@ impl World {
             address: "192.0.2.7".parse().unwrap(),
             cache: self.bed.path("pool"),
         };
-        self.pool = Some(tokio::spawn(pods.keep()));
+        self.pool = Some(tokio::spawn(async move {
+            pods.keep(&watch::Sender::new(false)).await
+        }));
     }
 
     /// As with kill -9: nothing is finished that was begun.
@@ -333,10 +336,11 @@ async fn the_owner_takes_the_machine_back_and_pods_are_evicted() {
     world.region.bind("late", '2', spec("Always", FOREVER));
     world.wait_phase("late", "Failed").await;
     client.release().await.unwrap();
-    // The agent's ladder comes down at its next look.
-    while client.offer().await.unwrap().ladder.ordered_by.is_some() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    assert_eq!(
+        client.offer().await.unwrap().ladder.ordered_by,
+        None,
+        "from that moment on"
+    );
     world.region.bind("later", '3', spec("Always", FOREVER));
     world.wait_running("later").await;
 }

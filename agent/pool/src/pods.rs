@@ -22,6 +22,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use secovia_agent_api::client::{Client as Agent, ClientError};
 use secovia_agent_api::{Amounts, Offer, Vm, WaitUntil};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::pod::plan::{Flight, Memory, Scene, Step, Task, plan};
@@ -93,8 +94,8 @@ struct Keeper {
 }
 
 impl Pods {
-    /// Works for as long as it is let.
-    pub async fn keep(self) {
+    /// Works for as long as it is let. `seen` becomes true when what is wanted and what is there were compared once.
+    pub async fn keep(self, seen: &watch::Sender<bool>) {
         let region = Region::new(self.region, self.node.clone());
         let config = watcher::Config::default()
             .fields(&format!("spec.nodeName={}", self.node))
@@ -136,7 +137,13 @@ impl Pods {
                 Some(done) = news.recv() => keeper.finish_all(done, &mut news),
                 () = sleep_until(until) => {}
             }
-            let wake_ms = keeper.look().await;
+            let wake_ms = match keeper.look().await {
+                Some(wake_ms) => {
+                    seen.send_if_modified(|seen| !std::mem::replace(seen, true));
+                    wake_ms
+                }
+                None => None,
+            };
             let most = LOOK.as_millis() as u64;
             let wait = wake_ms.map_or(most, |at_ms| at_ms.saturating_sub(now_ms()).clamp(10, most));
             until = Instant::now() + Duration::from_millis(wait);
@@ -219,8 +226,9 @@ impl Keeper {
         tokio::spawn(async move { region.note(&pod, &reason, true, &message).await });
     }
 
-    /// Compares, plans, and begins what is to be done. Gives when to look again.
-    async fn look(&mut self) -> Option<u64> {
+    /// Compares, plans, and begins what is to be done. Gives when to look again, where anything is known for sure; nothing where
+    /// nothing could be compared.
+    async fn look(&mut self) -> Option<Option<u64>> {
         let pods = self.bound.pods()?;
         let (vms, offer) = match self.agent().await {
             Ok(seen) => seen,
@@ -249,7 +257,7 @@ impl Keeper {
         }
         self.tidy(&vms);
         self.await_starts(&vms);
-        plan.wake_ms
+        Some(plan.wake_ms)
     }
 
     async fn agent(&self) -> Result<(Vec<Vm>, Offer), ClientError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client as Region;
 use secovia_agent_api::client::Client as Agent;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::backoff::{Backoff, chance};
@@ -30,13 +31,21 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Works until the node has left the pool.
 pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
+    // Once it has seen its Pods, the node looks after them until this process ends, on whichever connection.
+    let (seen, has_seen) = watch::channel(false);
     loop {
         let membership = home.membership()?;
         let certificate = Who::Certificate(home.pem(Purpose::Client));
         let region = connect(&membership.server, home.ca(), certificate)?;
         let machine = machine(&membership.node, membership.address);
         log::info!("node `{}` of {}", membership.node, membership.server);
-        let keeper = Keeper::new(agent.clone(), region.clone(), home.clone(), machine);
+        let keeper = Keeper::new(
+            agent.clone(),
+            region.clone(),
+            home.clone(),
+            machine,
+            has_seen.clone(),
+        );
         let pods = Pods {
             agent: agent.clone(),
             region: region.clone(),
@@ -45,7 +54,7 @@ pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
             cache: home.images(),
         };
         tokio::select! {
-            () = pods.keep() => {}
+            () = pods.keep(&seen) => {}
             () = keeper.keep() => {
                 log::info!("node `{}` has left {}", membership.node, membership.server);
                 return Ok(());

@@ -229,23 +229,7 @@ impl Desk {
 
     /// The order that stands: the owner's, or else the schedule's.
     pub fn order(&self, now_ms: u64) -> Option<Order> {
-        let state = self.state();
-        match (&state.standing, &state.policy.lending) {
-            (Some(standing), _) => Some(Order {
-                by: By::Owner,
-                // An agent that was away in between does not begin the time anew; a clock set back gives no more.
-                within_ms: standing
-                    .since_ms
-                    .saturating_add(standing.within_ms)
-                    .saturating_sub(now_ms)
-                    .min(standing.within_ms),
-            }),
-            (None, Some(lending)) if lending.schedule.is_closed(now_ms) => Some(Order {
-                by: By::Schedule,
-                within_ms: state.policy.reclaim.deadline_ms,
-            }),
-            (None, _) => None,
-        }
+        self.state().order(now_ms)
     }
 
     /// Puts another policy in force.
@@ -347,7 +331,9 @@ impl Desk {
             lines,
             ladder: LadderView {
                 rung: state.ladder.rung().word().into(),
-                ordered_by: state.ladder.ordered_by().map(|by| by_word(by).into()),
+                // What stands, not what the ladder saw of it: who asks between an order and the ladder's look would else see
+                // a machine that is taken back although it is lent again, and end what was let in.
+                ordered_by: state.order(now_ms).map(|order| by_word(order.by).into()),
                 scarcity: state.scarcity.word().into(),
             },
             measured_s: state.usage.observed_ms() / 1_000,
@@ -378,6 +364,26 @@ fn labels(labels: &Labels) -> wire::Labels {
 }
 
 impl State {
+    /// The order that stands: the owner's, or else the schedule's.
+    fn order(&self, now_ms: u64) -> Option<Order> {
+        match (&self.standing, &self.policy.lending) {
+            (Some(standing), _) => Some(Order {
+                by: By::Owner,
+                // An agent that was away in between does not begin the time anew; a clock set back gives no more.
+                within_ms: standing
+                    .since_ms
+                    .saturating_add(standing.within_ms)
+                    .saturating_sub(now_ms)
+                    .min(standing.within_ms),
+            }),
+            (None, Some(lending)) if lending.schedule.is_closed(now_ms) => Some(Order {
+                by: By::Schedule,
+                within_ms: self.policy.reclaim.deadline_ms,
+            }),
+            (None, _) => None,
+        }
+    }
+
     /// Why nothing is admitted now, where nothing is.
     fn closed(&self, now_ms: u64) -> Option<String> {
         if self.standing.is_some() {

@@ -24,13 +24,13 @@ pub struct Condition {
     pub message: String,
 }
 
-/// All conditions that are this node's to say.
-pub fn conditions(seen: Seen<'_>) -> Vec<Condition> {
+/// All conditions that are this node's to say. `pods_seen`: what the region wants here and what is here were compared.
+pub fn conditions(seen: Seen<'_>, pods_seen: bool) -> Vec<Condition> {
     let offer = match seen {
         Seen::Silent => None,
         Seen::Speaks(look) => Some(&look.offer),
     };
-    vec![ready(seen), memory(offer), disk(offer), processes()]
+    vec![ready(seen, pods_seen), memory(offer), disk(offer), processes()]
 }
 
 fn condition(kind: &'static str, holds: bool, reason: &'static str, message: impl Into<String>) -> Condition {
@@ -42,7 +42,7 @@ fn condition(kind: &'static str, holds: bool, reason: &'static str, message: imp
     }
 }
 
-fn ready(seen: Seen<'_>) -> Condition {
+fn ready(seen: Seen<'_>, pods_seen: bool) -> Condition {
     let not = |reason, message: String| condition("Ready", false, reason, message);
     let Seen::Speaks(Look { health, offer }) = seen else {
         return not(
@@ -72,6 +72,12 @@ fn ready(seen: Seen<'_>) -> Condition {
                 "the owner's use was measured for {} s, which is too little yet",
                 offer.measured_s
             ),
+        );
+    }
+    if !pods_seen {
+        return not(
+            "PodsUnknown",
+            "the Pods that are bound to this node were not listed yet".into(),
         );
     }
     let message = match health.status {

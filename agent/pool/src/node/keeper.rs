@@ -10,13 +10,14 @@ use kube::{Api, Client as Region};
 use secovia_agent_api::client::{Client as Agent, ClientError};
 use secovia_agent_api::{Amounts, Labels};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::conditions::{Condition, conditions, stamped};
 use super::cordon::Standing;
-use super::object::{Machine, labels, new_node, relabel, status};
+use super::object::{Allocatable, Machine, labels, new_node, relabel, status};
 use super::steady::Steady;
-use super::view::{Look, Seen, View, capacity, is_closed, offered};
+use super::view::{Look, Seen, View, capacity, has_room, is_closed, offered};
 use crate::backoff::{Backoff, chance};
 use crate::error::PoolError;
 use crate::home::Home;
@@ -27,6 +28,9 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// A status that does not change is written so often.
 const HEARTBEAT: Duration = Duration::from_secs(300);
+
+/// The Pods' first pass is waited for so long before anything is written.
+const FIRST_PASS: Duration = Duration::from_secs(5);
 
 /// The waits after a write that failed.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -43,7 +47,7 @@ enum Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted {
     capacity: Amounts,
-    allocatable: Amounts,
+    allocatable: Allocatable,
     conditions: Vec<Condition>,
     labels: BTreeMap<String, String>,
     closed: bool,
@@ -54,7 +58,7 @@ impl Wanted {
     fn nothing(machine: &Machine) -> Self {
         Self {
             capacity: Amounts::default(),
-            allocatable: Amounts::default(),
+            allocatable: Allocatable::default(),
             conditions: Vec::new(),
             labels: labels(machine, &Labels::default()),
             closed: false,
@@ -70,6 +74,8 @@ pub struct Keeper {
     home: Home,
     machine: Machine,
     begun: Instant,
+    /// Whether the Pods that are bound here were compared with what is here.
+    pods_seen: watch::Receiver<bool>,
     view: View,
     steady: Steady,
     /// What the API server last had of it.
@@ -83,7 +89,13 @@ pub struct Keeper {
 
 impl Keeper {
     /// One for this machine.
-    pub fn new(agent: Agent, region: Region, home: Home, machine: Machine) -> Self {
+    pub fn new(
+        agent: Agent,
+        region: Region,
+        home: Home,
+        machine: Machine,
+        pods_seen: watch::Receiver<bool>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             agent,
@@ -91,6 +103,7 @@ impl Keeper {
             home,
             machine,
             begun: now,
+            pods_seen,
             view: View::default(),
             steady: Steady::default(),
             node: None,
@@ -102,6 +115,8 @@ impl Keeper {
 
     /// Works until the node has left the pool.
     pub async fn keep(mut self) {
+        // A node that was ready before this process began, and is at once again, was ready all the time.
+        let _ = timeout(FIRST_PASS, self.pods_seen.wait_for(|seen| *seen)).await;
         // Without a membership there is nothing to be; one that cannot be read for another reason changes nothing.
         while !matches!(self.home.membership(), Err(PoolError::NotJoined { .. })) {
             self.look().await;
@@ -147,7 +162,7 @@ impl Keeper {
     fn wanted(&mut self) -> Wanted {
         let now_ms = self.now_ms();
         let seen = self.view.seen(now_ms);
-        let conditions = conditions(seen);
+        let conditions = conditions(seen, *self.pods_seen.borrow());
         match seen {
             // What is shown stays: the node is not ready.
             Seen::Silent => Wanted {
@@ -163,7 +178,10 @@ impl Keeper {
                 self.steady.look(now_ms, offered(&look.offer), closed || !ready);
                 Wanted {
                     capacity: capacity(&look.offer),
-                    allocatable: self.steady.shown(),
+                    allocatable: Allocatable {
+                        amounts: self.steady.shown(),
+                        room: has_room(&look.offer),
+                    },
                     conditions,
                     labels: labels(&self.machine, &look.offer.labels),
                     closed,

@@ -14,6 +14,15 @@ pub const TAINT: &str = "secovia/lent";
 /// So many Pods may be here, which is what Kubernetes takes for usual.
 const PODS_MAX: u32 = 110;
 
+/// What the scheduler may place on a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allocatable {
+    /// CPU, memory and disk.
+    pub amounts: Amounts,
+    /// Whether there is room for one more Pod at all: of a Pod that asks for nothing the scheduler counts nothing else.
+    pub room: bool,
+}
+
 /// The labels that are ours alone to set, so that one whose value is gone is taken away.
 const OWN_LABELS: [&str; 4] = [
     "secovia/country",
@@ -98,12 +107,12 @@ pub fn new_node(machine: &Machine, labels: BTreeMap<String, String>) -> Node {
 pub fn status(
     machine: &Machine,
     capacity: Amounts,
-    allocatable: Amounts,
+    allocatable: Allocatable,
     conditions: &[NodeCondition],
 ) -> Value {
     json!({"status": {
-        "capacity": quantities(capacity),
-        "allocatable": quantities(allocatable),
+        "capacity": quantities(capacity, PODS_MAX),
+        "allocatable": quantities(allocatable.amounts, if allocatable.room { PODS_MAX } else { 0 }),
         "conditions": conditions,
         "addresses": [
             {"type": "InternalIP", "address": machine.address.to_string()},
@@ -125,12 +134,12 @@ pub fn status(
     }})
 }
 
-fn quantities(amounts: Amounts) -> Value {
+fn quantities(amounts: Amounts, pods: u32) -> Value {
     json!({
         "cpu": format!("{}m", amounts.cpu_millis),
         "memory": amounts.memory_bytes.to_string(),
         "ephemeral-storage": amounts.disk_bytes.to_string(),
-        "pods": PODS_MAX.to_string(),
+        "pods": pods.to_string(),
     })
 }
 
@@ -194,11 +203,15 @@ mod tests {
             memory_bytes: 1 << 30,
             disk_bytes: 5,
         };
-        let status = status(&machine(), amounts, Amounts::default(), &[]);
+        let status = status(&machine(), amounts, Allocatable::default(), &[]);
         let node: Node = serde_json::from_value(json!({"metadata": {}, "status": status["status"]})).unwrap();
         let status = node.status.unwrap();
         assert_eq!(status.capacity.unwrap()["cpu"].0, "1500m");
-        assert_eq!(status.allocatable.unwrap()["memory"].0, "0");
+        let allocatable = status.allocatable.unwrap();
+        assert_eq!(
+            (allocatable["memory"].0.as_str(), allocatable["pods"].0.as_str()),
+            ("0", "0")
+        );
         assert_eq!(status.node_info.unwrap().boot_id, "b");
         assert_eq!(status.addresses.unwrap().len(), 2);
     }

@@ -70,6 +70,16 @@ pub fn capacity(offer: &Offer) -> Amounts {
     amounts(offer, |line| line.capacity)
 }
 
+/// The least that a Pod gets which asks for nothing in particular: CPU in thousandths, and memory, with what the agent counts
+/// for the microVM beside its guest's.
+const LEAST: (u64, u64) = (10, (256 + 64) << 20);
+
+/// Whether one more such Pod would be let in. The scheduler counts nothing for it, and would send one after the other.
+pub fn has_room(offer: &Offer) -> bool {
+    let free = |resource| line(offer, resource).map_or(0, |line| line.offered.saturating_sub(line.lent));
+    free("cpu") >= LEAST.0 && free("memory") >= LEAST.1
+}
+
 /// Whether the agent admits nothing: the owner, or the schedule, has the machine, or the owner lacks something.
 pub fn is_closed(offer: &Offer) -> bool {
     offer.ladder.ordered_by.is_some() || offer.ladder.rung != "open"

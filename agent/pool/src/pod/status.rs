@@ -118,11 +118,10 @@ pub fn status(pod: &Pod, standing: &Standing<'_>) -> PodStatus {
     };
     let start_time = before.start_time.clone().unwrap_or_else(|| time(standing.now_ms));
     let end = standing.end;
-    let addresses = standing.vm.and_then(|vm| vm.network.as_ref());
-    let pod_ips = addresses.map(|network| {
-        let ips = [network.ipv4.to_string(), network.ipv6.to_string()];
-        ips.map(|ip| PodIP { ip }).to_vec()
-    });
+    let pod_ip = match standing.vm {
+        Some(vm) => reached_at(vm, standing.host_ip).map(|ip| ip.to_string()),
+        None => before.pod_ip.clone(),
+    };
     PodStatus {
         phase: Some(phase.into()),
         conditions: Some(conditions(pod, &before, standing, &container)),
@@ -133,14 +132,22 @@ pub fn status(pod: &Pod, standing: &Standing<'_>) -> PodStatus {
             let ip = standing.host_ip.to_string();
             Some(vec![HostIP { ip }])
         }),
-        pod_ip: addresses
-            .map(|network| network.ipv4.to_string())
-            .or(before.pod_ip.clone()),
-        pod_ips: pod_ips.or(before.pod_ips.clone()),
+        pod_ips: pod_ip.clone().map(|ip| vec![PodIP { ip }]),
+        pod_ip,
         start_time: Some(start_time),
         container_statuses: Some(container.into_iter().collect()),
         ..before
     }
+}
+
+/// The Pod's address: one of the node's, at which its published ports are reached, as with a Pod in its host's network. Its
+/// microVM's own is of this node's making, behind the node's packet filter, and may be another Pod's on another node: in a
+/// Service's endpoints it would lead astray. So a Pod that publishes nothing has none, and is nobody's endpoint.
+fn reached_at(vm: &Vm, host_ip: IpAddr) -> Option<IpAddr> {
+    let ports = &vm.network.as_ref()?.publish;
+    let addresses = ports.iter().map(|port| port.address.unwrap_or(host_ip));
+    // The node's own, where it is among them.
+    addresses.min_by_key(|ip| *ip != host_ip)
 }
 
 /// Whether `report` says what the Pod's status does not say yet. Looks only at what every version of Kubernetes keeps: a field

@@ -18,6 +18,7 @@ use secovia_pool::signing::sign;
 use serde_json::json;
 
 use stand_in::{Bed, NODE};
+use tokio::sync::watch;
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -33,6 +34,7 @@ async fn a_node_follows_its_owner() {
         assert_eq!(node["spec"]["taints"][0]["key"], "secovia/lent");
         assert_eq!(node["metadata"]["labels"]["secovia/country"], "IT");
         assert_eq!(node["status"]["allocatable"]["cpu"], "2000m");
+        assert_eq!(node["status"]["allocatable"]["pods"], "110");
         assert_eq!(node["status"]["addresses"][0]["address"], "127.0.0.1");
     }
     // Less is shown at once.
@@ -41,7 +43,7 @@ async fn a_node_follows_its_owner() {
         .await;
     bed.world().reclaim(true);
     bed.until("it is cordoned and shows nothing", |world| {
-        world.cordoned() && world.allocatable("cpu") == "0m"
+        world.cordoned() && world.allocatable("cpu") == "0m" && world.allocatable("pods") == "0"
     })
     .await;
     bed.world().reclaim(false);
@@ -68,6 +70,30 @@ async fn a_node_whose_agent_is_not_well_is_not_ready() {
     bed.until("it is ready", |world| world.condition("Ready") == "True")
         .await;
     assert_eq!(bed.world().allocatable("cpu"), "2000m");
+    keeper.abort();
+}
+
+#[tokio::test]
+async fn a_node_is_ready_when_its_pods_were_seen() {
+    let bed = Bed::new().await;
+    let seen = watch::Sender::new(false);
+    let keeper = tokio::spawn(bed.keeper_where(seen.subscribe()).keep());
+    bed.until("it says why it is not ready", |world| {
+        world.condition("Ready") == "False"
+    })
+    .await;
+    seen.send_replace(true);
+    bed.until("it is ready", |world| world.condition("Ready") == "True")
+        .await;
+    keeper.abort();
+    // The next process takes a moment to see them: the node was ready all the time.
+    let seen = watch::Sender::new(false);
+    let keeper = tokio::spawn(bed.keeper_where(seen.subscribe()).keep());
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(bed.world().condition("Ready"), "True");
+    seen.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(bed.world().condition("Ready"), "True");
     keeper.abort();
 }
 

@@ -18,6 +18,7 @@ use secovia_pool::node::host::machine;
 use secovia_pool::node::keeper::Keeper;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 
 /// The node's name.
 pub(crate) const NODE: &str = "town";
@@ -156,10 +157,15 @@ impl Bed {
         Client::try_from(config).unwrap()
     }
 
+    /// One whose Pods were seen.
     pub(crate) fn keeper(&self) -> Keeper {
+        self.keeper_where(watch::Sender::new(true).subscribe())
+    }
+
+    pub(crate) fn keeper_where(&self, pods_seen: watch::Receiver<bool>) -> Keeper {
         let agent = Agent::new(self.dir.path().join("agent.sock"));
         let machine = machine(NODE, IpAddr::from([127, 0, 0, 1]));
-        Keeper::new(agent, self.region(), self.home.clone(), machine)
+        Keeper::new(agent, self.region(), self.home.clone(), machine, pods_seen)
     }
 
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {

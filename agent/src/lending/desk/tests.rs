@@ -136,8 +136,17 @@ fn an_order_outlives_the_agent_and_ends_by_a_word() {
     );
     let error = desk.admit(id(1), "one", claim(1, 1)).unwrap_err().to_string();
     assert!(error.contains("`secovia release`"), "{error}");
-    assert_eq!(desk.show(0).lines[2].rule, "reclaimed");
+    let shown = desk.show(0);
+    assert_eq!(
+        (shown.lines[2].rule.as_str(), shown.ladder.ordered_by.as_deref()),
+        ("reclaimed", Some("owner"))
+    );
     desk.order_release(7).unwrap();
+    assert_eq!(
+        desk.show(0).ladder.ordered_by,
+        None,
+        "whatever the ladder saw of it"
+    );
     drop(desk);
     let desk = open(dir.path(), lending());
     assert_eq!(desk.order(0), None);

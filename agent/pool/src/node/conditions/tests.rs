@@ -1,6 +1,7 @@
 use secovia_agent_api::{Health, Labels, LadderView, OfferLine};
 
 use super::*;
+use crate::node::view::has_room;
 
 fn look() -> Look {
     let line = |resource: &str| OfferLine {
@@ -40,7 +41,7 @@ fn look() -> Look {
 fn told(kind: &str, change: impl FnOnce(&mut Look)) -> (bool, &'static str) {
     let mut look = look();
     change(&mut look);
-    let all = conditions(Seen::Speaks(&look));
+    let all = conditions(Seen::Speaks(&look), true);
     let found = all.iter().find(|condition| condition.kind == kind).unwrap();
     (found.holds, found.reason)
 }
@@ -64,7 +65,25 @@ fn readiness_is_earned() {
         told("Ready", |look| look.offer.problem = Some("no /proc".into())),
         (false, "NotMeasured")
     );
-    assert_eq!(conditions(Seen::Silent)[0].reason, "AgentSilent");
+    assert_eq!(conditions(Seen::Silent, true)[0].reason, "AgentSilent");
+    let unseen = &conditions(Seen::Speaks(&look()), false)[0];
+    assert_eq!((unseen.holds, unseen.reason), (false, "PodsUnknown"));
+}
+
+#[test]
+fn a_node_has_room_as_long_as_the_least_pod_fits() {
+    let room = |cpu: (u64, u64), memory_mib: (u64, u64)| {
+        let mut offer = look().offer;
+        (offer.lines[0].offered, offer.lines[0].lent) = cpu;
+        (offer.lines[1].offered, offer.lines[1].lent) = (memory_mib.0 << 20, memory_mib.1 << 20);
+        has_room(&offer)
+    };
+    assert!(room((10, 0), (320, 0)));
+    assert!(room((500, 490), (1_024, 704)));
+    assert!(!room((0, 0), (1_024, 0)), "no CPU is lent");
+    assert!(!room((500, 495), (1_024, 0)));
+    assert!(!room((500, 0), (1_024, 705)));
+    assert!(!room((500, 0), (300, 600)), "less is offered than was");
 }
 
 #[test]
@@ -72,7 +91,7 @@ fn what_is_wrong_is_said_by_a_node_that_works() {
     let mut look = look();
     look.health.status = HealthStatus::Degraded;
     look.health.problems = vec!["no cgroups".into(), "no Landlock".into()];
-    let ready = &conditions(Seen::Speaks(&look))[0];
+    let ready = &conditions(Seen::Speaks(&look), true)[0];
     assert!(ready.holds);
     assert_eq!(ready.message, "no cgroups; no Landlock");
 }
@@ -101,11 +120,11 @@ fn pressure_is_the_owners() {
 #[test]
 fn a_condition_keeps_the_time_of_its_last_change() {
     let look = look();
-    let well = conditions(Seen::Speaks(&look));
+    let well = conditions(Seen::Speaks(&look), true);
     let at = |second| Timestamp::from_second(second).unwrap();
     let first = stamped(&well, &[], at(10));
     let second = stamped(&well, &first, at(20));
-    let third = stamped(&conditions(Seen::Silent), &second, at(30));
+    let third = stamped(&conditions(Seen::Silent, true), &second, at(30));
     for (conditions, since, heard) in [(&first, 10, 10), (&second, 10, 20), (&third, 30, 30)] {
         assert_eq!(conditions[0].last_transition_time, Some(Time(at(since))));
         assert_eq!(conditions[0].last_heartbeat_time, Some(Time(at(heard))));
