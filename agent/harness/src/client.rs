@@ -58,6 +58,20 @@ pub async fn exec(client: &Client, vm: &str, argv: &[&str]) -> Ended {
     follow(stream, Request::Exec(spec), None).await
 }
 
+/// `secovia exec -c`.
+pub async fn exec_in(client: &Client, vm: &str, container: &str, argv: &[&str]) -> Ended {
+    let stream = client.exec(vm).await.unwrap();
+    let process = ProcessSpec {
+        argv: argv.iter().map(ToString::to_string).collect(),
+        env: BTreeMap::new(),
+        cwd: None,
+        user: None,
+        tty: None,
+    };
+    let container = container.to_string();
+    follow(stream, Request::ExecIn { container, process }, None).await
+}
+
 async fn follow(mut stream: GuestStream, request: Request, input: Option<&str>) -> Ended {
     let mut out = encode(&Frame::Request(request)).unwrap();
     if let Some(input) = input {

@@ -8,6 +8,7 @@ mod client;
 mod programs;
 pub mod scenarios;
 
+pub(crate) use bed::PATIENCE;
 pub use bed::{Settings, Testbed};
-pub use client::{Ended, attach, exec, log_text, run, sh};
+pub use client::{Ended, attach, exec, exec_in, log_text, run, sh};
 pub use programs::Programs;

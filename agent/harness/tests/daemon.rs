@@ -46,6 +46,9 @@ scenarios!(
     a_reclaim_outlives_the_agent,
     a_policy_is_reloaded_whole_or_not_at_all,
     a_network_leaves_nothing_behind,
+    containers_have_their_own_logs,
+    a_container_is_started_again_without_its_vm,
+    a_vm_ends_with_its_containers,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -24,6 +24,7 @@ use crate::supervisor::Handle;
     params(("vm" = String, Path, description = "Identifier or name."), LogQuery),
     responses(
         (status = 200, description = "One record a line.", body = LogRecord, content_type = "application/x-ndjson"),
+        (status = 400, description = "It has no such container.", body = ErrorBody),
         (status = 404, body = ErrorBody),
     )
 )]
@@ -33,15 +34,11 @@ pub(super) async fn read(
     Parameters(query): Parameters<LogQuery>,
 ) -> Result<Response, ApiError> {
     let handle = node.find(&vm)?;
-    if let Some(container) = &query.container {
-        let message = format!("microVM `{vm}` has no container `{container}`");
-        return Err(ApiError::bad_request(message));
-    }
     let selection = Selection {
         tail: query.tail,
         since_ms: query.since,
     };
-    let dir = node.log_dir(&handle);
+    let dir = node.log_dir(&handle, query.container.as_deref())?;
     let reader = block_in_place(|| LogReader::new(&dir, selection)).map_err(NodeError::internal)?;
     let follower = Follower {
         reader,

@@ -5,7 +5,8 @@
 //! before it. With that, and because every byte of output is written in the order in which it came, the log itself
 //! says up to which byte the guest was read: an agent that comes back goes on exactly there.
 //!
-//! Two more tags are ours, in the place that the format has for them: `F:start` begins a run, and `F:gap=N` stands for
+//! Two more tags are ours, in the place that the format has for them: `F:start` begins a run (where runs have numbers its
+//! text is the number and how much output the run had before, for a file may begin in the middle of one), and `F:gap=N` stands for
 //! N bytes that the guest had to drop because nobody read them.
 
 mod line;

@@ -107,9 +107,9 @@ fn a_writer_that_comes_back_knows_how_far_it_was() {
     let dir = tempfile::tempdir().unwrap();
     {
         let mut writer = LogWriter::open(dir.path(), LARGE).unwrap();
-        writer.begin_run().unwrap();
+        writer.begin_run(None).unwrap();
         writer.append(&[out("first run")]).unwrap();
-        writer.begin_run().unwrap();
+        writer.begin_run(None).unwrap();
         writer
             .append(&[out("ab\ncd"), err("ef\n"), Piece::Gap(100)])
             .unwrap();
@@ -133,7 +133,7 @@ fn a_writer_that_comes_back_knows_how_far_it_was() {
 fn a_log_is_turned_over_and_still_knows_how_far_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = LogWriter::open(dir.path(), 1000).unwrap();
-    writer.begin_run().unwrap();
+    writer.begin_run(None).unwrap();
     for number in 0..100 {
         writer.append(&[out(&format!("line {number:03}\n"))]).unwrap();
     }
@@ -229,4 +229,19 @@ fn a_gap_beyond_all_numbers_is_borne() {
         writer.lose(&[Piece::Gap(u64::MAX), Piece::Gap(u64::MAX)]);
     }
     assert_eq!(LogWriter::open(dir.path(), LARGE).unwrap().output(), u64::MAX);
+}
+
+#[test]
+fn a_run_is_known_by_its_number_however_often_its_log_was_turned_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = LogWriter::open(dir.path(), 200).unwrap();
+    assert_eq!(writer.run(), None);
+    writer.begin_run(Some(3)).unwrap();
+    writer.append(&[out("x\n")]).unwrap();
+    writer.begin_run(Some(7)).unwrap();
+    for number in 0..50 {
+        writer.append(&[out(&format!("line {number:03}\n"))]).unwrap();
+        let again = LogWriter::open(dir.path(), 200).unwrap();
+        assert_eq!((again.run(), again.output()), (Some(7), (number + 1) * 9));
+    }
 }

@@ -33,6 +33,8 @@ pub struct LogWriter {
     size: u64,
     /// Bytes of output in the present run.
     output: u64,
+    /// The present run's number, where runs have one.
+    run: Option<u32>,
     size_max: u64,
     /// Bytes of output that could not be written, to be told before what comes next.
     lost: u64,
@@ -51,7 +53,7 @@ impl LogWriter {
         let name = names.last().copied().unwrap_or(FileName { sequence: 0, base: 0 });
         let path = name.path(dir);
         let file = open(&path).map_err(LogError::new("open", &path))?;
-        let (size, output) = scan(&file, name.base).map_err(LogError::new("read", &path))?;
+        let Scanned { size, output, run } = scan(&file, name.base).map_err(LogError::new("read", &path))?;
         file.set_len(size).map_err(LogError::new("truncate", &path))?;
         Ok(Self {
             dir: dir.to_path_buf(),
@@ -59,6 +61,7 @@ impl LogWriter {
             file,
             size,
             output,
+            run,
             size_max,
             lost: 0,
         })
@@ -69,19 +72,30 @@ impl LogWriter {
         self.output.saturating_add(self.lost)
     }
 
+    /// The number of the present run; none before the first, and where runs have none.
+    pub fn run(&self) -> Option<u32> {
+        self.run
+    }
+
     /// A new run begins; its output counts from zero.
-    pub fn begin_run(&mut self) -> Result<(), LogError> {
+    pub fn begin_run(&mut self, number: Option<u32>) -> Result<(), LogError> {
+        self.write_start(number, 0)?;
+        self.output = 0;
+        self.lost = 0;
+        self.run = number;
+        Ok(())
+    }
+
+    fn write_start(&mut self, number: Option<u32>, output: u64) -> Result<(), LogError> {
+        let text = number.map_or_else(String::new, |number| format!("{number} {output}"));
         let mut line = Vec::new();
         let start = Line {
             at: Timestamp::now(),
             kind: Kind::Start,
-            text: b"",
+            text: text.as_bytes(),
         };
         start.write(&mut line);
-        self.write(&line)?;
-        self.output = 0;
-        self.lost = 0;
-        Ok(())
+        self.write(&line)
     }
 
     /// Appends output in the order in which it came.
@@ -147,6 +161,9 @@ impl LogWriter {
             let path = old.path(&self.dir);
             fs::remove_file(&path).map_err(LogError::new("remove", &path))?;
         }
+        if self.run.is_some() {
+            self.write_start(self.run, self.output)?;
+        }
         Ok(())
     }
 }
@@ -170,11 +187,20 @@ fn split<'a>(bytes: &'a [u8], mut take: impl FnMut(&'a [u8], bool)) {
     }
 }
 
-/// How many bytes of whole lines `file` has, and how many bytes of output its run had after them.
-fn scan(file: &File, base: u64) -> io::Result<(u64, u64)> {
+/// What a file holds.
+struct Scanned {
+    /// Bytes of whole lines.
+    size: u64,
+    /// Bytes of output that its last run had after them.
+    output: u64,
+    /// The number of that run, where it has one.
+    run: Option<u32>,
+}
+
+fn scan(file: &File, base: u64) -> io::Result<Scanned> {
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
-    let (mut size, mut output) = (0, base);
+    let (mut size, mut output, mut run) = (0, base, None);
     while reader.read_until(b'\n', &mut line)? > 0 {
         let Some(whole) = line.strip_suffix(b"\n") else {
             break;
@@ -183,11 +209,16 @@ fn scan(file: &File, base: u64) -> io::Result<(u64, u64)> {
         // A line that is none of ours (a file that someone edited) counts for nothing.
         if let Ok(line) = Line::parse(whole) {
             output = match line.kind {
-                Kind::Start => 0,
+                Kind::Start => {
+                    let text = str::from_utf8(line.text).unwrap_or_default();
+                    let (number, before) = text.split_once(' ').unwrap_or((text, ""));
+                    run = number.parse().ok();
+                    before.parse().unwrap_or(0)
+                }
                 _ => line.output().saturating_add(output),
             };
         }
         line.clear();
     }
-    Ok((size, output))
+    Ok(Scanned { size, output, run })
 }

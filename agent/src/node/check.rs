@@ -88,11 +88,6 @@ pub(super) fn create(create: &VmCreate, state_dir: &Path) -> Result<(), NodeErro
     if let Some(dir) = create.working_dir.as_deref().filter(|dir| !dir.starts_with('/')) {
         return Err(bad(format!("`working_dir` is {dir:?}; give an absolute path")));
     }
-    if !(create.containers.is_empty() && create.init_containers.is_empty() && create.volumes.is_empty()) {
-        return Err(bad(
-            "`containers`: this agent runs one workload a microVM so far".into()
-        ));
-    }
     host_has(create, state_dir)
 }
 
@@ -135,7 +130,7 @@ fn is_vm_name(name: &str) -> bool {
     is_host_name(name) && !looks_like_id
 }
 
-fn is_host_name(name: &str) -> bool {
+pub(super) fn is_host_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=NAME_MAX).contains(&name.len())
         && name.bytes().all(allowed)

@@ -9,6 +9,7 @@ use super::error::NodeError;
 use super::service::Node;
 use crate::caller::Caller;
 use crate::images::{Held, Image, NoRoom, give_way};
+use crate::records::PodSpec;
 
 impl Node {
     /// All images, by name.
@@ -31,7 +32,11 @@ impl Node {
             .lock()
             .values()
             .map(|handle| handle.view.borrow().clone())
-            .filter(|view| !view.removed && view.record.spec.image == image)
+            .filter(|view| {
+                let spec = &view.record.spec;
+                let in_pod = |pod: &PodSpec| pod.images().contains_key(image);
+                !view.removed && (spec.image == image || spec.pod.as_ref().is_some_and(in_pod))
+            })
             .map(|view| view.record.name)
             .collect();
         names.sort();

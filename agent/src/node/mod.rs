@@ -1,6 +1,7 @@
 //! All VMs of this machine: what the API asks of them, and how they are found again when the agent starts.
 
 mod check;
+mod containers;
 mod error;
 mod images;
 mod lender;

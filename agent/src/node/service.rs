@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 
 use super::check;
+use super::containers;
 use super::error::NodeError;
 use super::lender::Lender;
 use super::network;
@@ -27,7 +28,7 @@ use crate::lending::desk::{Desk, claim};
 use crate::lifecycle::{Event, Life, advance};
 use crate::network::Port;
 use crate::process::Usage;
-use crate::records::{Record, Spec, VmId};
+use crate::records::{PodSpec, Record, Spec, VmId};
 use crate::supervisor::{Begin, Command, Context, Handle, Supervised, View, supervise};
 
 /// What every VMM needs.
@@ -145,6 +146,7 @@ impl Node {
 
     /// Creates a VM, and starts it where that is asked for. Its record is durable when this returns.
     pub async fn create(self: &Arc<Self>, create: VmCreate) -> Result<Vm, NodeError> {
+        containers::check(&create)?;
         check::create(&create, &self.context.config.state_dir)?;
         let mut gate = self.gate.lock().await;
         let image = block_in_place(|| {
@@ -152,6 +154,7 @@ impl Node {
             self.context.images.touch(&create.image)?;
             Ok::<_, ImageError>(image)
         })?;
+        let pod = block_in_place(|| containers::fill_in(&create, &self.context.images))?;
         let name = self.name_for(&create)?;
         let id = self.new_id()?;
         let uid = self.new_uid(gate.last_uid)?;
@@ -167,7 +170,8 @@ impl Node {
             life: Life::new(create.restart, create.rm),
             created_ms: now_ms(),
             timing: None,
-            spec: spec(create.clone(), image)?,
+            containers: pod.as_ref().map(PodSpec::begin).unwrap_or_default(),
+            spec: spec(create.clone(), image, pod)?,
         };
         let mut steps = Vec::new();
         let mut needs = claim(&record.spec);
@@ -329,9 +333,23 @@ impl Node {
         })
     }
 
-    /// Where a VM's log lies.
-    pub fn log_dir(&self, handle: &Handle) -> std::path::PathBuf {
-        self.context.place(handle.view.borrow().record.id).log()
+    /// Where a VM's log lies: of this container, where it has several, or of the first that is no init container.
+    pub fn log_dir(&self, handle: &Handle, container: Option<&str>) -> Result<std::path::PathBuf, NodeError> {
+        let record = &handle.view.borrow().record;
+        let place = self.context.place(record.id);
+        let mut all = record.containers.iter();
+        let found = match container {
+            None => all.find(|one| !one.init),
+            Some(name) => all.find(|one| one.name == name),
+        };
+        match (found, container) {
+            (Some(one), _) => Ok(place.container_log(&one.name)),
+            (None, None) => Ok(place.log()),
+            (None, Some(name)) => {
+                let message = format!("microVM `{}` has no container `{name}`", record.name);
+                Err(NodeError::new(ErrorCode::BadRequest, message))
+            }
+        }
     }
 
     /// Whether the agent is able to work.
@@ -388,7 +406,26 @@ async fn wait(handle: &Handle, until: WaitUntil) -> Vm {
 }
 
 /// What the VM is made of, the image's part filled in.
-fn spec(create: VmCreate, image: Image) -> Result<Spec, NodeError> {
+fn spec(create: VmCreate, image: Image, pod: Option<PodSpec>) -> Result<Spec, NodeError> {
+    if let Some(first) = pod.as_ref().and_then(|pod| pod.containers.first()) {
+        return Ok(Spec {
+            image: create.image,
+            image_digest: first.image_digest.clone(),
+            hostname: create.hostname,
+            command: first.spec.command.clone(),
+            env: BTreeMap::new(),
+            user: None,
+            working_dir: None,
+            cpus: create.cpus,
+            cpu_millis: create.cpu_millis,
+            memory_mib: create.memory_mib,
+            disk_mib: create.disk_mib,
+            tty: None,
+            stdin: false,
+            pod,
+            labels: create.labels,
+        });
+    }
     let manifest = image.manifest;
     let replaced = create.entrypoint.is_some();
     let mut command = create.entrypoint.unwrap_or(manifest.entrypoint);
@@ -420,6 +457,7 @@ fn spec(create: VmCreate, image: Image) -> Result<Spec, NodeError> {
         disk_mib: create.disk_mib,
         tty: create.tty,
         stdin: create.stdin,
+        pod: None,
         labels: create.labels,
     })
 }

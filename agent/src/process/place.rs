@@ -106,6 +106,11 @@ impl Place {
         self.state.join("log")
     }
 
+    /// The output of one of its containers.
+    pub fn container_log(&self, name: &str) -> PathBuf {
+        self.state.join("containers").join(name)
+    }
+
     /// Removes what the VMM left. Nothing there is no error.
     pub fn clear_runtime(&self) -> io::Result<()> {
         remove(&self.jail)?;

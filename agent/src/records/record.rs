@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use secovia_agent_api::{StartTiming, TerminalSize, Vm, VmRun, VmState};
+use secovia_agent_api::{StartTiming, TerminalSize, Vm, VmContainer, VmRun, VmState};
 use serde::{Deserialize, Serialize};
 
 use super::VmId;
+use super::pod::PodSpec;
 use crate::lifecycle::{Life, Outcome, Run, State};
 use crate::network::Port;
 
@@ -24,6 +25,9 @@ pub struct Record {
     /// Its place in the network, where it has one: no other record has these addresses.
     #[serde(default)]
     pub network: Option<Port>,
+    /// What its containers do, where it has several; as the guest said it last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<VmContainer>,
     /// Its first start waits for an attach session.
     pub hold: bool,
     /// Where it stands.
@@ -66,6 +70,9 @@ pub struct Spec {
     pub tty: Option<TerminalSize>,
     /// Whether the workload's input stays open.
     pub stdin: bool,
+    /// Several containers, in the place of the one workload that the fields above tell of (they tell of the first then).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSpec>,
     /// What its maker noted. Nothing here depends on them.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -95,6 +102,7 @@ impl Record {
             disk_mib,
             tty,
             stdin,
+            pod: _,
             labels,
         } = self.spec.clone();
         Vm {
@@ -107,7 +115,7 @@ impl Record {
             env,
             user,
             working_dir,
-            containers: Vec::new(),
+            containers: self.containers.clone(),
             cpus,
             cpu_millis: self.spec.cpu_millis(),
             memory_mib,

@@ -4,6 +4,7 @@ mod asked;
 mod room;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,16 +14,17 @@ use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
 use super::collect::Collector;
-use super::drive::{Drive, Report};
+use super::containers::Containers;
+use super::drive::{Drive, Report, Work};
 use super::handle::{Begin, Command, CommandError, Context, Handle, Reply, View};
 use super::sessions::Sessions;
-use super::{hint, machine};
+use super::{hint, machine, report, told};
 use crate::clock::now_ms;
 use crate::guest;
 use crate::lifecycle::{Cause, DRAIN_MS, Event, Failure, Life, POWER_OFF_MS, State, Step, advance};
 use crate::logs::LogWriter;
 use crate::process::{self, Found, Limits, Place, Vmm};
-use crate::records::{Record, StoreError};
+use crate::records::{Record, StoreError, pod};
 
 /// How long what a guest said last may take to be read after its VMM is gone.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -185,6 +187,10 @@ impl Actor {
             Report::GuestReady => self.view.send_modify(|view| view.guest_ready = true),
             // Written down with the event that follows it.
             Report::Timing(timing) => self.record.timing = Some(timing),
+            Report::Containers(reports) => {
+                report::take(&mut self.record.containers, &reports, now_ms());
+                self.show();
+            }
             Report::Happened(event) => self.happen(event).await,
         }
     }
@@ -205,6 +211,9 @@ impl Actor {
     }
 
     fn record_life(&mut self, life: Life) -> Result<(), StoreError> {
+        if !life.is_live() {
+            pod::end_all(&mut self.record.containers, now_ms());
+        }
         // Who wanted to see the first start has seen it, or gave up; a restart waits for nobody.
         let hold = self.record.hold && matches!(life.state, State::Created | State::Starting);
         let next = Record {
@@ -299,17 +308,27 @@ impl Actor {
             network: ref port,
             ..
         } = self.record;
-        let image = images.get(&spec.image).map_err(|error| error.to_string())?;
-        if image.manifest.digest != spec.image_digest {
-            return Err(format!(
-                "image `{}` is not the one that the microVM was created from ({}); create it again",
-                spec.image, spec.image_digest
-            ));
+        let mut roots = Vec::new();
+        for (name, digest) in machine::images(spec) {
+            let image = images.get(name).map_err(|error| error.to_string())?;
+            if image.manifest.digest != digest {
+                return Err(format!(
+                    "image `{name}` is not the one that the microVM was created from ({digest}); create it again"
+                ));
+            }
+            roots.push(image.rootfs);
         }
-        let mut log = LogWriter::open(&self.place.log(), config.log_max_bytes).map_err(|e| e.to_string())?;
-        log.begin_run().map_err(|error| error.to_string())?;
+        let log = match spec.pod {
+            Some(_) => None,
+            None => {
+                let log = LogWriter::open(&self.place.log(), config.log_max_bytes);
+                let mut log = log.map_err(|error| error.to_string())?;
+                log.begin_run(None).map_err(|error| error.to_string())?;
+                Some(log)
+            }
+        };
         machine::prepare_disk(&self.place, spec, uid).map_err(|error| error.to_string())?;
-        let mut machine = machine::machine(config, &self.place, spec, &image).map_err(|e| e.to_string())?;
+        let mut machine = machine::machine(config, &self.place, spec, roots).map_err(|e| e.to_string())?;
         let limits = Limits {
             cpus: spec.cpus,
             cpu_millis: spec.cpu_millis(),
@@ -330,6 +349,8 @@ impl Actor {
         let vmm = launcher
             .launch(id, uid, &machine, limits)
             .map_err(|error| error.to_string())?;
+        // Told to the guest, and written down with what happens next.
+        pod::begin_again(&mut self.record.containers, now_ms());
         self.attend(vmm, log, Some(begun));
         Ok(())
     }
@@ -342,7 +363,9 @@ impl Actor {
             Ok(None) => return Err(WHILE_AWAY.to_string()),
             Err(error) => return Err(format!("the VMM could not be taken over and was ended: {error}")),
         };
-        match block_in_place(|| LogWriter::open(&self.place.log(), config.log_max_bytes)) {
+        let several = self.record.spec.pod.is_some();
+        let open = || LogWriter::open(&self.place.log(), config.log_max_bytes);
+        match block_in_place(|| (!several).then(open).transpose()) {
             Ok(log) => self.attend(vmm, log, None),
             Err(error) => {
                 let _ = vmm.kill();
@@ -353,28 +376,49 @@ impl Actor {
     }
 
     /// Watches over a VMM and drives its guest.
-    fn attend(&mut self, vmm: Vmm, log: LogWriter, begun: Option<Instant>) {
+    fn attend(&mut self, vmm: Vmm, log: Option<LogWriter>, begun: Option<Instant>) {
         let vmm = Arc::new(vmm);
         let (gone_sender, gone) = watch::channel(false);
         let boot_timeout = match self.record.life.state {
             State::Starting => Some(Duration::from_millis(self.context.config.boot_timeout_ms)),
             _ => None,
         };
-        let drive = Drive {
-            socket: self.place.socket(),
-            workload: machine::workload(&self.record, self.context.network.as_deref()),
-            hold: self.record.hold,
-            begun,
-            boot_timeout,
-            gone: gone.clone(),
-            sessions: self.sessions.clone(),
+        let network = self.context.network.as_deref();
+        let one = |log| Work::One {
+            workload: machine::workload(&self.record, network),
             collector: Collector {
                 socket: self.place.socket(),
+                container: None,
                 end_input: !self.record.spec.stdin,
                 log: Arc::new(Mutex::new(log)),
                 grown: Arc::clone(&self.log_grown),
                 told: Arc::default(),
             },
+        };
+        let several = |spec| {
+            Work::Several(Containers {
+                spec,
+                files: told::files(&self.record),
+                logs: self.container_logs(),
+                log_max_bytes: self.context.config.log_max_bytes,
+                grown: Arc::clone(&self.log_grown),
+            })
+        };
+        // Whoever has no log has containers.
+        let Some(work) = log
+            .map(one)
+            .or_else(|| told::pod(&self.record, network).map(several))
+        else {
+            return;
+        };
+        let drive = Drive {
+            socket: self.place.socket(),
+            work,
+            hold: self.record.hold,
+            begun,
+            boot_timeout,
+            gone: gone.clone(),
+            sessions: self.sessions.clone(),
             reports: self.reporter.clone(),
         };
         let (watched, place, reports) = (Arc::clone(&vmm), self.place.clone(), self.reporter.clone());
@@ -395,6 +439,17 @@ impl Actor {
         });
         self.vmm = Some(Running { vmm, gone, tasks });
         self.show();
+    }
+
+    /// Where the output of each container is kept.
+    fn container_logs(&self) -> Vec<(String, PathBuf)> {
+        let names = self.record.containers.iter().map(|one| one.name.clone());
+        names
+            .map(|name| {
+                let log = self.place.container_log(&name);
+                (name, log)
+            })
+            .collect()
     }
 
     fn shut_down(&mut self, grace_ms: u64) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use secovia_guest_protocol::{ExitStatus, Frame, Request};
+use secovia_guest_protocol::{ExitStatus, Frame, Reply, Request};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -14,7 +14,7 @@ use crate::guest::{self, FrameStream, GuestCallError};
 use crate::logs::{LogWriter, Piece};
 
 /// The wait before a guest that was lost is asked again.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 
 /// The least time between two writes to the log: a workload that floods its output is to wait for the agent, and not
 /// the host's owner for it.
@@ -28,6 +28,8 @@ const BATCH: usize = 256 * 1024;
 pub(super) struct Collector {
     /// The way to the guest.
     pub(super) socket: PathBuf,
+    /// Of which container, where there are several.
+    pub(super) container: Option<String>,
     /// The workload's input is not for anybody: end it at once.
     pub(super) end_input: bool,
     /// Only one stream is read at a time; the lock is there for the compiler and the pause between two streams.
@@ -69,6 +71,40 @@ impl Collector {
         Ok(stream)
     }
 
+    /// The number of the run that the log ends with.
+    pub(super) fn last_run(&self) -> Option<u32> {
+        self.log().run()
+    }
+
+    /// Attaches to a run of a container, from the byte on that the log ends with; gives the number of that which is there.
+    pub(super) async fn attach_run(&self, wanted: u32) -> Result<(u32, FrameStream), GuestCallError> {
+        let from = {
+            let log = self.log();
+            if log.run() == Some(wanted) {
+                log.output()
+            } else {
+                0
+            }
+        };
+        let request = Request::AttachTo {
+            container: self.container.clone().unwrap_or_default(),
+            run: Some(wanted),
+            from,
+            stdin: false,
+        };
+        let (run, stream) = match guest::open(&self.socket, request).await? {
+            (Reply::Run(run), stream) => (run, stream),
+            _ => return Err(GuestCallError::Protocol("it does not say which run".into())),
+        };
+        let mut log = self.log();
+        if log.run() != Some(run)
+            && let Err(error) = block_in_place(|| log.begin_run(Some(run)))
+        {
+            log::warn!("{error}");
+        }
+        Ok((run, stream))
+    }
+
     /// Reads until the workload's exit; nothing where the VMM is gone before.
     pub(super) async fn run(
         self,
@@ -86,7 +122,7 @@ impl Collector {
     }
 
     /// Reads until the exit, or until the connection is lost.
-    async fn read(&self, stream: &mut FrameStream) -> Result<ExitStatus, GuestCallError> {
+    pub(super) async fn read(&self, stream: &mut FrameStream) -> Result<ExitStatus, GuestCallError> {
         let mut not_before = Instant::now();
         loop {
             // Meanwhile more arrives, and is read at once.

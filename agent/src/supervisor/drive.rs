@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use secovia_agent_api::StartTiming;
-use secovia_guest_protocol::{GuestErrorCode, GuestInfo, Reply, Request, WorkloadSpec, WorkloadState};
+use secovia_guest_protocol::{
+    ContainerReport, GuestErrorCode, GuestInfo, Reply, Request, WorkloadSpec, WorkloadState,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::collect::Collector;
+use super::containers::Containers;
 use super::hint;
 use super::sessions::Sessions;
 use crate::guest::{self, GuestCallError};
@@ -33,15 +36,28 @@ pub(super) enum Report {
     GuestReady,
     /// The start took this long.
     Timing(StartTiming),
+    /// The containers do this.
+    Containers(Vec<ContainerReport>),
     /// Something that moves the VM's life.
     Happened(Event),
+}
+
+/// What a guest is to run.
+pub(super) enum Work {
+    /// One workload.
+    One {
+        workload: WorkloadSpec,
+        collector: Collector,
+    },
+    /// Several containers.
+    Several(Containers),
 }
 
 /// What a driver works with.
 pub(super) struct Drive {
     /// The way to the guest.
     pub(super) socket: PathBuf,
-    pub(super) workload: WorkloadSpec,
+    pub(super) work: Work,
     /// Start only when somebody is attached.
     pub(super) hold: bool,
     /// When the VMM was started; unknown where an earlier agent did.
@@ -51,7 +67,6 @@ pub(super) struct Drive {
     /// Becomes true when the VMM is gone.
     pub(super) gone: watch::Receiver<bool>,
     pub(super) sessions: Sessions,
-    pub(super) collector: Collector,
     pub(super) reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -63,15 +78,75 @@ impl Drive {
         };
         let guest_us = self.begun.map(micros_since);
         self.report(Report::GuestReady);
-        // Attached before the start, so that no output is lost, and read from now on: the workload waits for us.
-        let mut collecting = JoinSet::new();
-        let Some(stream) = self.collector.attach(&mut self.gone).await else {
+        match self.work {
+            Work::One {
+                ref workload,
+                ref collector,
+            } => {
+                let (workload, collector) = (workload.clone(), collector.clone());
+                self.run_one(workload, collector, guest_us, &info).await;
+            }
+            Work::Several(_) => self.run_several(guest_us, &info).await,
+        }
+    }
+
+    async fn run_several(self, guest_us: Option<u64>, info: &GuestInfo) {
+        let Self {
+            socket,
+            work,
+            begun,
+            mut gone,
+            reports,
+            ..
+        } = self;
+        let Work::Several(containers) = work else {
             return;
         };
-        let (collector, gone) = (self.collector.clone(), self.gone.clone());
+        // Nobody listens any more only when the agent ends.
+        let report = |report| drop(reports.send(report));
+        let event = match info.workload {
+            WorkloadState::Waiting => match containers.start(&socket).await {
+                Ok(()) => {
+                    if let Some(timing) = timing(guest_us, begun, info) {
+                        report(Report::Timing(timing));
+                    }
+                    Some(Event::WorkloadStarted)
+                }
+                Err(error) => start_failed("start the containers", error, &mut gone).await,
+            },
+            WorkloadState::Running | WorkloadState::Ended(_) => Some(Event::WorkloadStarted),
+        };
+        let Some(event) = event else {
+            return;
+        };
+        let failed = matches!(event, Event::StartFailed(_));
+        report(Report::Happened(event));
+        if failed {
+            return;
+        }
+        let tell = |containers| report(Report::Containers(containers));
+        if let Some(status) = containers.follow(socket, gone, tell).await {
+            let code = status.code().clamp(0, 255);
+            report(Report::Happened(Event::WorkloadEnded { code }));
+        }
+    }
+
+    async fn run_one(
+        &mut self,
+        workload: WorkloadSpec,
+        collector: Collector,
+        guest_us: Option<u64>,
+        info: &GuestInfo,
+    ) {
+        // Attached before the start, so that no output is lost, and read from now on: the workload waits for us.
+        let mut collecting = JoinSet::new();
+        let Some(stream) = collector.attach(&mut self.gone).await else {
+            return;
+        };
+        let gone = self.gone.clone();
         collecting.spawn(collector.run(stream, gone));
         let event = match info.workload {
-            WorkloadState::Waiting => self.start(guest_us, &info).await,
+            WorkloadState::Waiting => self.start(workload, guest_us, info).await,
             WorkloadState::Running | WorkloadState::Ended(_) => Some(Event::WorkloadStarted),
         };
         let Some(event) = event else {
@@ -115,7 +190,12 @@ impl Drive {
     }
 
     /// Starts the workload: what came of it, or nothing where the VMM is gone.
-    async fn start(&mut self, guest_us: Option<u64>, info: &GuestInfo) -> Option<Event> {
+    async fn start(
+        &mut self,
+        workload: WorkloadSpec,
+        guest_us: Option<u64>,
+        info: &GuestInfo,
+    ) -> Option<Event> {
         if self.hold {
             tokio::select! {
                 held = timeout(HOLD, self.sessions.any()) => if held.is_err() {
@@ -125,38 +205,14 @@ impl Drive {
                 _ = self.gone.wait_for(|gone| *gone) => return None,
             }
         }
-        match guest::call(&self.socket, Request::Start(self.workload.clone())).await {
+        match guest::call(&self.socket, Request::Start(workload)).await {
             Ok(_) => {
-                if let (Some(guest_us), Some(begun)) = (guest_us, self.begun) {
-                    self.report(Report::Timing(StartTiming {
-                        guest_us,
-                        workload_us: micros_since(begun),
-                        init_us: info.init_at_ns / 1_000,
-                    }));
+                if let Some(timing) = timing(guest_us, self.begun, info) {
+                    self.report(Report::Timing(timing));
                 }
                 Some(Event::WorkloadStarted)
             }
-            Err(GuestCallError::Refused(error)) => Some(match error.code {
-                // An earlier agent's request arrived after all.
-                GuestErrorCode::AlreadyStarted => Event::WorkloadStarted,
-                code => Event::StartFailed(Failure {
-                    reason: format!("start the workload: {}", hint::plain(&error.message)),
-                    code: match code {
-                        GuestErrorCode::NotFound => Some(127),
-                        GuestErrorCode::NotExecutable => Some(126),
-                        _ => None,
-                    },
-                }),
-            }),
-            Err(error) => {
-                // A VMM that is just ending tells more than the connection that it broke.
-                if timeout(POLL_SLOW, self.gone.wait_for(|gone| *gone)).await.is_ok() {
-                    return None;
-                }
-                Some(Event::StartFailed(Failure::new(format!(
-                    "start the workload: {error}"
-                ))))
-            }
+            Err(error) => start_failed("start the workload", error, &mut self.gone).await,
         }
     }
 
@@ -164,6 +220,41 @@ impl Drive {
         // Nobody listens any more only when the agent ends.
         let _ = self.reports.send(report);
     }
+}
+
+/// How long the start took, where this agent saw all of it.
+fn timing(guest_us: Option<u64>, begun: Option<Instant>, info: &GuestInfo) -> Option<StartTiming> {
+    Some(StartTiming {
+        guest_us: guest_us?,
+        workload_us: micros_since(begun?),
+        init_us: info.init_at_ns / 1_000,
+    })
+}
+
+/// What comes of a start that the guest did not carry out; nothing where the VMM is gone, whose end tells more.
+async fn start_failed(what: &str, error: GuestCallError, gone: &mut watch::Receiver<bool>) -> Option<Event> {
+    let failure = match error {
+        // An earlier agent's request arrived after all.
+        GuestCallError::Refused(error) if error.code == GuestErrorCode::AlreadyStarted => {
+            return Some(Event::WorkloadStarted);
+        }
+        GuestCallError::Refused(error) => Failure {
+            reason: format!("{what}: {}", hint::plain(&error.message)),
+            code: match error.code {
+                GuestErrorCode::NotFound => Some(127),
+                GuestErrorCode::NotExecutable => Some(126),
+                _ => None,
+            },
+        },
+        error => {
+            // A VMM that is just ending tells more than the connection that it broke.
+            if timeout(POLL_SLOW, gone.wait_for(|gone| *gone)).await.is_ok() {
+                return None;
+            }
+            Failure::new(format!("{what}: {error}"))
+        }
+    };
+    Some(Event::StartFailed(failure))
 }
 
 fn micros_since(begun: Instant) -> u64 {

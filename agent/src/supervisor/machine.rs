@@ -12,10 +12,9 @@ use secovia_vmm_api::{
 };
 
 use crate::config::Config;
-use crate::images::Image;
 use crate::network::{GATEWAY6, Network, Port, TAP};
 use crate::process::{JailFile, Machine, Place, SOCKET};
-use crate::records::{Record, Spec};
+use crate::records::{PodSpec, Record, Spec};
 
 /// Each VM has a vsock device of its own that ends in this process's sockets, so that all guests may have the same
 /// number: the first that is not reserved.
@@ -44,14 +43,18 @@ pub(super) fn machine(
     config: &Config,
     place: &Place,
     spec: &Spec,
-    image: &Image,
+    images: Vec<PathBuf>,
 ) -> Result<Machine, FilesError> {
     let mut files = vec![
         JailFile::read_only("vmlinux", real_path(&config.kernel)?),
         JailFile::read_only("initrd", real_path(&config.initrd)?),
-        JailFile::read_only("rootfs", image.rootfs.clone()),
     ];
-    let mut drives = vec![drive("rootfs", true, CacheType::Unsafe)];
+    let mut drives = Vec::new();
+    let mut images = images.into_iter();
+    if let Some(first) = images.next() {
+        files.push(JailFile::read_only("rootfs", first));
+        drives.push(drive("rootfs", true, CacheType::Unsafe));
+    }
     if spec.disk_mib.is_some() {
         files.push(JailFile {
             source: place.disk(),
@@ -59,6 +62,11 @@ pub(super) fn machine(
             writable: true,
         });
         drives.push(drive("disk", false, CacheType::Writeback));
+    }
+    for (index, image) in images.enumerate() {
+        let name = format!("image{}", index + 1);
+        files.push(JailFile::read_only(&name, image));
+        drives.push(drive(&name, true, CacheType::Unsafe));
     }
     let spec = VmSpec {
         boot_source: Some(BootSourceSpec {
@@ -127,7 +135,45 @@ fn boot_args(spec: &Spec) -> String {
     if spec.cpus == 1 {
         args.push_str(" noreplace-smp");
     }
+    if spec.pod.is_some() {
+        // PID 1 stays where it begins then, and makes a root for each container.
+        args.push_str(" secovia_pod=1");
+    }
     args
+}
+
+/// The images that a VM needs, each once, with their digests: the first is its first disk, the others come after that of the
+/// writable layer.
+pub(super) fn images(spec: &Spec) -> Vec<(&str, &str)> {
+    let mut all = vec![(spec.image.as_str(), spec.image_digest.as_str())];
+    let more = spec.pod.as_ref().map(PodSpec::images).unwrap_or_default();
+    all.extend(more.into_iter().filter(|(name, _)| *name != spec.image));
+    all
+}
+
+/// What the guest calls the disk of an image.
+pub(super) fn disk_of(spec: &Spec, image: &str) -> String {
+    let index = images(spec)
+        .iter()
+        .position(|(name, _)| *name == image)
+        .unwrap_or(0);
+    let layer = usize::from(index > 0 && spec.disk_mib.is_some());
+    let letter = u8::try_from(index + layer).unwrap_or(25).min(25);
+    format!("vd{}", char::from(b'a' + letter))
+}
+
+/// What the guest is told of the network.
+pub(super) fn network_setup(record: &Record, network: Option<&Network>) -> Option<NetworkSetup> {
+    record.network.as_ref().map(|port| NetworkSetup {
+        interface: INTERFACE.into(),
+        ipv4: port.lease.v4,
+        gateway4: port.lease.gateway,
+        ipv6: port.lease.v6,
+        gateway6: GATEWAY6,
+        dns: network
+            .map(|network| network.policy().dns.clone())
+            .unwrap_or_default(),
+    })
 }
 
 /// What the guest is asked to run.
@@ -143,16 +189,7 @@ pub(super) fn workload(record: &Record, network: Option<&Network>) -> WorkloadSp
     } = record.spec.clone();
     WorkloadSpec {
         hostname: hostname.unwrap_or_else(|| record.name.clone()),
-        network: record.network.as_ref().map(|port| NetworkSetup {
-            interface: INTERFACE.into(),
-            ipv4: port.lease.v4,
-            gateway4: port.lease.gateway,
-            ipv6: port.lease.v6,
-            gateway6: GATEWAY6,
-            dns: network
-                .map(|network| network.policy().dns.clone())
-                .unwrap_or_default(),
-        }),
+        network: network_setup(record, network),
         process: ProcessSpec {
             argv: command,
             env,
@@ -244,6 +281,7 @@ mod tests {
             disk_mib: Some(64),
             tty: None,
             stdin: false,
+            pod: None,
             labels: [].into(),
         }
     }
@@ -271,16 +309,8 @@ mod tests {
         let text = format!("kernel = {:?}\ninitrd = {:?}", dir.join("k"), dir.join("k-1"));
         let config = Config::parse(Path::new("agent.toml"), &text).unwrap();
         let place = place(Path::new("/x"));
-        let image = Image {
-            manifest: serde_json::from_value(serde_json::json!({
-                "schema_version": 1, "name": "base", "digest": "sha256:00", "size": 1, "command": ["/bin/sh"]
-            }))
-            .unwrap(),
-            rootfs: "/images/base/rootfs.erofs".into(),
-            imported_ms: 0,
-            used_ms: 0,
-        };
-        let machine = super::machine(&config, &place, &spec(), &image).unwrap();
+        let image = || vec![PathBuf::from("/images/base/rootfs.erofs")];
+        let machine = super::machine(&config, &place, &spec(), image()).unwrap();
         let files: Vec<_> = machine
             .files
             .iter()
@@ -336,7 +366,7 @@ mod tests {
             disk_mib: None,
             ..spec()
         };
-        let machine = super::machine(&config, &place, &small, &image).unwrap();
+        let machine = super::machine(&config, &place, &small, image()).unwrap();
         assert_eq!((machine.spec.drives.len(), machine.files.len()), (1, 3));
         assert!(
             machine
@@ -349,8 +379,40 @@ mod tests {
         );
 
         fs::remove_file(dir.join("k-1")).unwrap();
-        let error = super::machine(&config, &place, &small, &image).unwrap_err();
+        let error = super::machine(&config, &place, &small, image()).unwrap_err();
         assert!(error.to_string().contains("look up"), "{error}");
+    }
+
+    #[test]
+    fn each_image_is_one_disk_that_its_containers_know() {
+        let container = |image: &str| crate::records::PodContainer {
+            spec: secovia_agent_api::Container {
+                name: image.into(),
+                image: image.into(),
+                ..Default::default()
+            },
+            image_digest: "sha256:00".into(),
+        };
+        let pod = PodSpec {
+            init: vec![container("tools")],
+            containers: vec![container("base"), container("app"), container("base")],
+            volumes: Vec::new(),
+        };
+        let with_disk = Spec {
+            pod: Some(pod),
+            ..spec()
+        };
+        let names: Vec<&str> = images(&with_disk).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["base", "app", "tools"]);
+        let disks = |spec: &Spec| ["base", "app", "tools"].map(|image| disk_of(spec, image));
+        assert_eq!(disks(&with_disk), ["vda", "vdc", "vdd"]);
+        let without = Spec {
+            disk_mib: None,
+            ..with_disk
+        };
+        assert_eq!(disks(&without), ["vda", "vdb", "vdc"]);
+        assert!(boot_args(&without).ends_with(" secovia_pod=1"));
+        assert!(!boot_args(&spec()).contains("secovia_pod"));
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 mod actor;
 mod collect;
+mod containers;
 mod drive;
 mod handle;
 mod hint;
 mod machine;
+mod report;
 mod sessions;
+mod told;
 
 pub use actor::{Supervised, supervise};
 pub use handle::{Begin, Command, CommandError, Context, Handle, View};

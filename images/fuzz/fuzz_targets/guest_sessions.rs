@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
-use secovia_guest_protocol::{Decoder, Frame, ProcessSpec, Request, WorkloadSpec};
+use secovia_guest_protocol::{ContainerSpec, Decoder, Frame, ProcessSpec, Request, VolumeSpec, WorkloadSpec};
 use secovia_init::children::Reaping;
 use secovia_init::server::{Machine, Server};
 
@@ -45,6 +45,10 @@ impl Machine for Native {
         Ok(())
     }
 
+    fn prepare_volumes(&self, _: &[VolumeSpec]) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn started_after_ns(&self) -> u64 {
         42
     }
@@ -73,8 +77,20 @@ fn may_happen(bytes: &[u8]) -> bool {
     decoder.push(bytes);
     let mut frames = std::iter::from_fn(|| decoder.next_frame().ok().flatten());
     frames.all(|frame| match frame {
-        Frame::Request(Request::Start(WorkloadSpec { process, .. }) | Request::Exec(process)) => {
-            is_harmless(&process)
+        Frame::Request(
+            Request::Start(WorkloadSpec { process, .. })
+            | Request::Exec(process)
+            | Request::ExecIn { process, .. },
+        ) => is_harmless(&process),
+        Frame::Request(Request::StartPod(pod)) => {
+            // Probes ask whoever is on the network.
+            let plain = |one: &ContainerSpec| {
+                is_harmless(&one.process)
+                    && one.startup.is_none()
+                    && one.liveness.is_none()
+                    && one.readiness.is_none()
+            };
+            pod.init.iter().chain(&pod.containers).all(plain)
         }
         Frame::Request(Request::Shutdown { grace_ms }) => grace_ms <= GRACE_MS,
         _ => true,

@@ -84,18 +84,33 @@ impl Mount {
 /// What has to be brought to rest before the power goes: the file system of the writable layer, where it is on a disk.
 pub(crate) type Roots = Option<File>;
 
-/// Mounts the image with a writable layer over it and makes it the root directory.
-pub(crate) fn enter_image() -> Result<Roots, BootError> {
-    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    Mount::new("devtmpfs", "/dev", quiet, "mode=0755").make()?;
-    wait_for_disk()?;
-    let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    Mount {
-        what: IMAGE_DISK,
-        ..Mount::new("erofs", "/image", read_only, "")
-    }
-    .make()?;
+const QUIET: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
 
+/// Mounts the devices, once the image's is there.
+fn mount_devices() -> Result<(), BootError> {
+    Mount::new("devtmpfs", "/dev", QUIET, "mode=0755").make()?;
+    wait_for_disk()
+}
+
+/// Mounts the file systems that the kernel fills.
+fn mount_kernels() -> Result<(), BootError> {
+    for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys")] {
+        fs::create_dir_all(place).map_err(failed("making", place))?;
+        Mount::new(kind, place, QUIET | MsFlags::MS_NODEV, "").make()?;
+    }
+    Ok(())
+}
+
+/// Prepares the machine for containers, of which each gets a root of its own later: this process keeps the kernel's first
+/// file system as its root.
+pub(crate) fn stay() -> Result<Roots, BootError> {
+    mount_devices()?;
+    mount_kernels()?;
+    mount_layer()
+}
+
+/// Mounts the writable layer on `/layer`.
+fn mount_layer() -> Result<Roots, BootError> {
     let on_disk = has_ext4(Path::new(DATA_DISK)).map_err(failed("reading", DATA_DISK))?;
     let writable = MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
     if on_disk {
@@ -104,18 +119,30 @@ pub(crate) fn enter_image() -> Result<Roots, BootError> {
             ..Mount::new("ext4", "/layer", writable, "")
         }
         .make()?;
-    } else {
-        Mount::new("tmpfs", "/layer", writable, "mode=0755").make()?;
+        return File::open("/layer")
+            .map(Some)
+            .map_err(failed("opening", "/layer"));
     }
+    Mount::new("tmpfs", "/layer", writable, "mode=0755").make()?;
+    Ok(None)
+}
+
+/// Mounts the image with a writable layer over it and makes it the root directory.
+pub(crate) fn enter_image() -> Result<Roots, BootError> {
+    mount_devices()?;
+    let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    Mount {
+        what: IMAGE_DISK,
+        ..Mount::new("erofs", "/image", read_only, "")
+    }
+    .make()?;
+
+    let roots = mount_layer()?;
     for directory in ["/layer/upper", "/layer/work"] {
         fs::create_dir_all(directory).map_err(failed("making", directory))?;
     }
     let layers = "lowerdir=/image,upperdir=/layer/upper,workdir=/layer/work";
     Mount::new("overlay", "/root", MsFlags::MS_NOATIME, layers).make()?;
-    let roots = match on_disk {
-        true => Some(File::open("/layer").map_err(failed("opening", "/layer"))?),
-        false => None,
-    };
     // The overlay holds both by itself; nobody else has business with them.
     for place in ["/layer", "/image"] {
         umount2(place, MntFlags::MNT_DETACH).map_err(failed("detaching", place))?;
@@ -129,11 +156,7 @@ pub(crate) fn enter_image() -> Result<Roots, BootError> {
     nix::unistd::chroot(".").map_err(failed("changing the root to", "/root"))?;
     std::env::set_current_dir("/").map_err(failed("entering", "/"))?;
 
-    let kernel = quiet | MsFlags::MS_NODEV;
-    for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys")] {
-        fs::create_dir_all(place).map_err(failed("making", place))?;
-        Mount::new(kind, place, kernel, "").make()?;
-    }
+    mount_kernels()?;
     Ok(roots)
 }
 
@@ -155,15 +178,20 @@ fn wait_for_disk() -> Result<(), BootError> {
 fn has_ext4(disk: &Path) -> io::Result<bool> {
     /// Of the superblock, which begins at 1024.
     const MAGIC_AT: u64 = 1024 + 56;
+    /// EROFS's is at the beginning of its own, in the same place. A second image may be where the layer's disk would be.
+    const EROFS: [u8; 4] = 0xe0f5_e1e2u32.to_le_bytes();
     let mut file = match File::open(disk) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
+    let mut erofs = [0; 4];
+    file.seek(SeekFrom::Start(1024))?;
+    let begins = file.read_exact(&mut erofs);
     file.seek(SeekFrom::Start(MAGIC_AT))?;
     let mut magic = [0; 2];
-    match file.read_exact(&mut magic) {
-        Ok(()) => Ok(u16::from_le_bytes(magic) == 0xef53),
+    match begins.and_then(|()| file.read_exact(&mut magic)) {
+        Ok(()) => Ok(erofs != EROFS && u16::from_le_bytes(magic) == 0xef53),
         // Too small for one.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 
+use nix::sched::{CloneFlags, setns, unshare};
 use secovia_guest_protocol::ExitStatus;
 
 use crate::lock;
@@ -24,6 +26,17 @@ pub enum Reaping {
 
 /// Told once, from a thread of its own, that a child has ended and has been reaped. Must not block for long.
 pub(crate) type OnEnd = Box<dyn FnOnce(ExitStatus) + Send>;
+
+/// Whose process numbers a child has.
+#[derive(Debug, Clone)]
+pub enum Pids {
+    /// This process's.
+    Ours,
+    /// New ones, of which it has the first: all that it leaves ends with it.
+    New,
+    /// Those of another process, which this pidfd names.
+    Like(Arc<OwnedFd>),
+}
 
 /// The processes that were spawned here and run.
 pub struct Children {
@@ -57,14 +70,19 @@ impl Children {
     }
 
     /// Spawns a child and remembers whom to tell of its end.
-    pub(crate) fn spawn(self: &Arc<Self>, command: &mut Command, on_end: OnEnd) -> io::Result<i32> {
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        command: &mut Command,
+        pids: &Pids,
+        on_end: OnEnd,
+    ) -> io::Result<i32> {
         // The lock is held from before the child exists until it is in the table, so that its end finds it there; and
         // so that nobody else reaps a child that failed to execute, whom the library waits for itself.
         let mut table = lock(&self.table);
         if table.closed {
             return Err(io::Error::other("the machine is being switched off"));
         }
-        let pid = command.spawn()?.id() as i32;
+        let pid = spawn_among(command, pids)?;
         table.running.insert(pid, on_end);
         table.generation = table.generation.wrapping_add(1);
         drop(table);
@@ -145,9 +163,36 @@ impl Children {
     }
 }
 
+/// Spawns a child with these process numbers. They are chosen for the thread that spawns, which can start no other thread
+/// afterwards: so that is one of its own.
+fn spawn_among(command: &mut Command, pids: &Pids) -> io::Result<i32> {
+    if let Pids::Ours = pids {
+        return command.spawn().map(|child| child.id() as i32);
+    }
+    let spawn = || {
+        match pids {
+            Pids::Ours => {}
+            Pids::New => unshare(CloneFlags::CLONE_NEWPID)?,
+            Pids::Like(process) => setns(process, CloneFlags::CLONE_NEWPID)?,
+        }
+        command.spawn().map(|child| child.id() as i32)
+    };
+    std::thread::scope(|scope| {
+        let spawner = std::thread::Builder::new()
+            .name("spawn".to_string())
+            .stack_size(STACK)
+            .spawn_scoped(scope, spawn)?;
+        spawner
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that spawns broke")))
+    })
+}
+
+/// The stack of our threads, in bytes.
+const STACK: usize = 256 * 1024;
+
 /// A thread with a small stack: a guest may be small, and none of ours needs much.
 pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    const STACK: usize = 256 * 1024;
     std::thread::Builder::new()
         .name(name.to_string())
         .stack_size(STACK)

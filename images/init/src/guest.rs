@@ -4,11 +4,15 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use secovia_guest_protocol::{GuestError, GuestErrorCode, GuestInfo, NetworkSetup, WorkloadSpec};
+use secovia_guest_protocol::{
+    FileSpec, GuestError, GuestErrorCode, GuestInfo, NetworkSetup, PodSpec, WorkloadSpec,
+};
 
-use crate::children::{Children, Reaping, thread};
+use crate::children::{Children, Pids, Reaping, thread};
 use crate::lock;
+use crate::machine::Machine;
 use crate::plan::refused;
+use crate::pod::{IncomingFile, Pod};
 use crate::process::Process;
 
 /// How much output of the workload is kept while nobody is attached.
@@ -18,27 +22,13 @@ pub(crate) const MAX_SESSIONS: usize = 128;
 /// How long the last frames may take to reach the host before the power goes.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The machine that the server runs on. Its functions may be called from any thread.
-pub trait Machine: Send + Sync + 'static {
-    /// Gives the machine its name. Called before the workload starts; an error refuses the start.
-    fn set_hostname(&self, name: &str) -> io::Result<()>;
-
-    /// Sets the machine's interface up. Called before the workload starts, where it is to have a network; an error refuses
-    /// the start.
-    fn set_network(&self, setup: &NetworkSetup) -> io::Result<()>;
-
-    /// Nanoseconds from the machine's start to the server's.
-    fn started_after_ns(&self) -> u64;
-
-    /// Ends the machine. Called once, when the workload has ended and the host has been told, or had its chance.
-    fn power_off(&self);
-}
-
 /// What the sessions share.
 pub(crate) struct Guest {
-    machine: Box<dyn Machine>,
+    machine: Arc<dyn Machine>,
     children: Arc<Children>,
     workload: Arc<Process>,
+    /// The containers that run in the place of a workload.
+    pod: Mutex<Option<Arc<Pod>>>,
     sessions: Mutex<usize>,
     session_ended: Condvar,
     /// When the workload's grace ends, once a shutdown has begun.
@@ -50,9 +40,10 @@ impl Guest {
         let children = Children::new(reaping)?;
         let workload = Process::new(Arc::clone(&children), HISTORY)?;
         Ok(Arc::new(Self {
-            machine: Box::new(machine),
+            machine: Arc::new(machine),
             children,
             workload,
+            pod: Mutex::new(None),
             sessions: Mutex::new(0),
             session_ended: Condvar::new(),
             shutdown: Mutex::new(None),
@@ -90,6 +81,9 @@ impl Guest {
             first
         };
         self.workload.wake();
+        if let Some(pod) = self.pod() {
+            pod.wake();
+        }
         if first {
             let guest = Arc::clone(self);
             if thread("shutdown", move || guest.end()).is_err() {
@@ -99,15 +93,23 @@ impl Guest {
     }
 
     fn end(&self) {
+        let pod = self.pod();
+        if let Some(pod) = &pod {
+            pod.end();
+        }
         self.children.signal_all(libc::SIGTERM);
         let deadline = || lock(&self.shutdown).unwrap_or_else(Instant::now);
-        if !self.workload.wait_until_over(deadline) {
-            let _ = self.workload.signal(libc::SIGKILL);
+        match &pod {
+            Some(pod) => drop(pod.wait_until_over(deadline)),
+            None => drop(self.workload.wait_until_over(deadline)),
         }
         self.children.end();
         let begin = Instant::now();
         let end = begin.checked_add(FAREWELL).unwrap_or(begin);
-        self.workload.wait_until_over(|| end);
+        match &pod {
+            Some(pod) => drop(pod.wait_until_over(|| end)),
+            None => drop(self.workload.wait_until_over(|| end)),
+        }
         let sessions = lock(&self.sessions);
         let left = end.saturating_duration_since(Instant::now());
         let waited = self
@@ -121,8 +123,13 @@ impl Guest {
         &self.workload
     }
 
-    pub(crate) fn new_process(&self, history: usize) -> Result<Arc<Process>, GuestError> {
-        Process::new(Arc::clone(&self.children), history).map_err(|error| {
+    /// The containers, where there are some.
+    pub(crate) fn pod(&self) -> Option<Arc<Pod>> {
+        lock(&self.pod).clone()
+    }
+
+    pub(crate) fn new_process(&self, history: usize, pids: Pids) -> Result<Arc<Process>, GuestError> {
+        Process::new_among(Arc::clone(&self.children), history, pids).map_err(|error| {
             refused(
                 GuestErrorCode::Failed,
                 format!("cannot prepare a process: {error}"),
@@ -131,7 +138,45 @@ impl Guest {
     }
 
     pub(crate) fn start(&self, spec: &WorkloadSpec) -> Result<(), GuestError> {
-        let name = &spec.hostname;
+        if self.pod().is_some() {
+            return Err(already_started());
+        }
+        self.set_up(&spec.hostname, spec.network.as_ref())?;
+        self.workload.start(&spec.process)
+    }
+
+    pub(crate) fn start_pod(&self, spec: PodSpec) -> Result<(), GuestError> {
+        // Held to the end, so that of two requests one is refused.
+        let mut pod = lock(&self.pod);
+        if pod.is_some() || lock(&self.shutdown).is_some() {
+            return Err(already_started());
+        }
+        self.set_up(&spec.hostname, spec.network.as_ref())?;
+        *pod = Some(Pod::start(
+            spec,
+            Arc::clone(&self.machine),
+            Arc::clone(&self.children),
+        )?);
+        Ok(())
+    }
+
+    /// Begins a file of a volume.
+    pub(crate) fn new_file(&self, spec: &FileSpec) -> Result<IncomingFile, GuestError> {
+        if self.pod().is_some() {
+            return Err(already_started());
+        }
+        let bad = |message: String| refused(GuestErrorCode::Failed, message);
+        let volumes = self.machine.volume_files();
+        let volumes = volumes.ok_or_else(|| bad("this machine was started for one workload".into()))?;
+        IncomingFile::create(&volumes, spec).map_err(|error| {
+            bad(format!(
+                "cannot write {:?} in volume {:?}: {error}",
+                spec.path, spec.volume
+            ))
+        })
+    }
+
+    fn set_up(&self, name: &str, network: Option<&NetworkSetup>) -> Result<(), GuestError> {
         let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'.';
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             let message = format!("{name:?} is not a host name: 1 to 64 letters, digits, '-' and '.'");
@@ -143,7 +188,7 @@ impl Guest {
                 format!("cannot set the host name {name}: {error}"),
             )
         })?;
-        if let Some(setup) = &spec.network {
+        if let Some(setup) = network {
             self.machine.set_network(setup).map_err(|error| {
                 let interface = &setup.interface;
                 refused(
@@ -152,7 +197,7 @@ impl Guest {
                 )
             })?;
         }
-        self.workload.start(&spec.process)
+        Ok(())
     }
 
     pub(crate) fn signal(&self, signal: i32) -> Result<(), GuestError> {
@@ -160,7 +205,11 @@ impl Guest {
             let message = format!("{signal} is not a signal, 1 to 64");
             return Err(refused(GuestErrorCode::BadRequest, message));
         }
-        match self.workload.signal(signal) {
+        let reached = match self.pod() {
+            Some(pod) => Ok(pod.signal(signal)),
+            None => self.workload.signal(signal),
+        };
+        match reached {
             Ok(true) => Ok(()),
             Ok(false) => Err(refused(GuestErrorCode::NotRunning, "the workload does not run")),
             Err(error) => Err(refused(
@@ -171,7 +220,10 @@ impl Guest {
     }
 
     pub(crate) fn info(&self) -> GuestInfo {
-        let (workload, output) = self.workload.report();
+        let (workload, output) = match self.pod() {
+            Some(pod) => (pod.state(), 0),
+            None => self.workload.report(),
+        };
         let release = nix::sys::utsname::uname();
         GuestInfo {
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -183,4 +235,11 @@ impl Guest {
             init_at_ns: self.machine.started_after_ns(),
         }
     }
+}
+
+fn already_started() -> GuestError {
+    refused(
+        GuestErrorCode::AlreadyStarted,
+        "the workload was started before; a guest runs one",
+    )
 }

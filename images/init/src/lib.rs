@@ -9,6 +9,7 @@
 //!   │  └─ power (signals, power-off, network)  thin
 //!   └── server ── session                one thread for each connection
 //!                   └── guest            the workload, the sessions, the end
+//!                         ├── pod        several containers in its place: their life (pure), their probes
 //!                         └── process    one command: its streams, its end
 //!                               ├── output           pure: the bounded history of what it wrote
 //!                               ├── plan             what is looked up in the image: users (pure), program
@@ -34,9 +35,11 @@ pub mod children;
 mod connection;
 mod guest;
 pub mod listen;
+mod machine;
 pub mod network;
 mod output;
 mod plan;
+mod pod;
 mod process;
 mod program;
 mod pump;

@@ -14,6 +14,7 @@
 mod boot;
 mod console;
 mod power;
+mod rooms;
 
 use std::error::Error;
 use std::time::Duration;
@@ -43,11 +44,19 @@ fn main() {
 fn run(started_after: Duration) -> Result<(), Box<dyn Error>> {
     // Before there is a second thread, because threads inherit what is blocked.
     let signals = power::Signals::block()?;
-    let roots = boot::enter_image()?;
+    // What the kernel finds on its command line and has no use for, the first process has in its environment.
+    let for_containers = std::env::var_os("secovia_pod").is_some();
+    let roots = match for_containers {
+        true => boot::stay()?,
+        false => boot::enter_image()?,
+    };
     for trouble in boot::furnish() {
         say(trouble);
     }
-    let server = Server::new(power::Guest::new(started_after, roots), Reaping::All)?;
+    let server = Server::new(
+        power::Guest::new(started_after, roots, for_containers),
+        Reaping::All,
+    )?;
     signals.watch(server.clone())?;
     let listener = VsockListener::bind(PORT).map_err(|e| format!("listening on vsock port {PORT}: {e}"))?;
     Err(format!("accepting on vsock port {PORT}: {}", server.serve(&listener)).into())

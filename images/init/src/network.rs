@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -23,7 +24,7 @@ use secovia_guest_protocol::NetworkSetup;
 /// RT_TABLE_MAIN of rtnetlink(7).
 const MAIN_TABLE: u8 = 254;
 
-/// Sets the interface up, and tells programs where names are asked for. Called a second time it changes nothing.
+/// Sets the interface up. Called a second time it changes nothing.
 pub fn set_up(setup: &NetworkSetup) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(setup.interface.as_str())?;
     let kernel = Kernel::open()?;
@@ -35,8 +36,25 @@ pub fn set_up(setup: &NetworkSetup) -> io::Result<()> {
         kernel.ask(own(index, address))?;
         kernel.ask(default_route(index, gateway))?;
     }
-    if !setup.dns.is_empty() {
-        let lines = setup.dns.iter().map(|address| format!("nameserver {address}\n"));
+    Ok(())
+}
+
+/// Says who is meant by the machine's name, in an image that does not.
+pub fn write_hosts(name: &str) {
+    let hosts = Path::new("/etc/hosts");
+    if !hosts.exists() {
+        // Not worth a failure: an image without /etc, or whose /etc/hosts leads nowhere, is its owner's wish.
+        let _ = fs::write(
+            hosts,
+            format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n"),
+        );
+    }
+}
+
+/// Tells programs where names are asked for.
+pub fn write_servers(servers: &[IpAddr]) -> io::Result<()> {
+    if !servers.is_empty() {
+        let lines = servers.iter().map(|address| format!("nameserver {address}\n"));
         let text: String = lines.collect();
         // A link may lead to where the image's own resolver would write, if it ran.
         let path = "/etc/resolv.conf";

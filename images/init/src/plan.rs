@@ -92,7 +92,8 @@ impl Plan {
     }
 
     /// A command whose streams are still to be set.
-    pub(crate) fn command(&self, terminal: bool) -> Command {
+    /// With `own_proc` it sees the processes of its own numbers in `/proc`.
+    pub(crate) fn command(&self, terminal: bool, own_proc: bool) -> Command {
         let mut command = Command::new(&self.program);
         let mut argv = self.argv.iter();
         if let Some(name) = argv.next() {
@@ -114,6 +115,7 @@ impl Plan {
             &mut command,
             sys::Setup {
                 terminal,
+                own_proc,
                 identity,
                 cwd: self.cwd.clone(),
             },

@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::reboot::{RebootMode, reboot};
-use secovia_guest_protocol::NetworkSetup;
-use secovia_init::server::{Machine, Server};
+use secovia_guest_protocol::{NetworkSetup, VolumeSpec};
+use secovia_init::children::Pids;
+use secovia_init::server::{Machine, Room, Server};
 use secovia_init::{network, sys};
 
 use crate::boot::Roots;
 use crate::console::say;
+use crate::rooms;
 
 /// How long the workload may take when the power button was pressed.
 const BUTTON_GRACE: Duration = Duration::from_secs(10);
@@ -24,13 +26,16 @@ const STRAY_GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct Guest {
     started_after: Duration,
     roots: Mutex<Roots>,
+    /// Nothing runs in the root that this process has: each container gets one of its own.
+    for_containers: bool,
 }
 
 impl Guest {
-    pub(crate) fn new(started_after: Duration, roots: Roots) -> Self {
+    pub(crate) fn new(started_after: Duration, roots: Roots, for_containers: bool) -> Self {
         Self {
             started_after,
             roots: Mutex::new(roots),
+            for_containers,
         }
     }
 }
@@ -38,19 +43,38 @@ impl Guest {
 impl Machine for Guest {
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         nix::unistd::sethostname(name)?;
-        let hosts = Path::new("/etc/hosts");
-        if !hosts.exists() {
-            // Not worth a failure: an image without /etc, or whose /etc/hosts leads nowhere, is its owner's wish.
-            let _ = std::fs::write(
-                hosts,
-                format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n"),
-            );
+        if !self.for_containers {
+            network::write_hosts(name);
         }
         Ok(())
     }
 
     fn set_network(&self, setup: &NetworkSetup) -> io::Result<()> {
-        network::set_up(setup)
+        network::set_up(setup)?;
+        if self.for_containers {
+            return Ok(());
+        }
+        network::write_servers(&setup.dns)
+    }
+
+    fn volume_files(&self) -> Option<PathBuf> {
+        self.for_containers.then(|| rooms::FILES.into())
+    }
+
+    fn prepare_volumes(&self, volumes: &[VolumeSpec]) -> io::Result<()> {
+        if !self.for_containers {
+            let message = "this machine was started for one workload";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        rooms::prepare(volumes)
+    }
+
+    fn enter(&self, room: &Room<'_>) -> io::Result<Pids> {
+        rooms::enter(room)
+    }
+
+    fn join(&self, pid: i32) -> io::Result<Pids> {
+        rooms::join(pid)
     }
 
     fn started_after_ns(&self) -> u64 {

@@ -12,7 +12,7 @@ use secovia_guest_protocol::{
     ExitStatus, GuestError, GuestErrorCode, ProcessSpec, WindowSize, WorkloadState,
 };
 
-use crate::children::{Children, thread};
+use crate::children::{Children, Pids, thread};
 use crate::output::{Output, Piece, ReaderId, Stream};
 use crate::plan::{Plan, refused};
 use crate::stdin::{Fed, Stdin};
@@ -21,6 +21,7 @@ use crate::{lock, pump, sys};
 /// A command from before its start to after its end. Sessions share it.
 pub(crate) struct Process {
     children: Arc<Children>,
+    pids: Pids,
     state: Mutex<State>,
     /// Something in `state` changed.
     changed: Condvar,
@@ -66,8 +67,14 @@ fn failed(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> GuestError 
 impl Process {
     /// A command that waits for its start, and keeps this many bytes of its output.
     pub(crate) fn new(children: Arc<Children>, history: usize) -> io::Result<Arc<Self>> {
+        Self::new_among(children, history, Pids::Ours)
+    }
+
+    /// The same, with these process numbers.
+    pub(crate) fn new_among(children: Arc<Children>, history: usize, pids: Pids) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             children,
+            pids,
             state: Mutex::new(State {
                 life: Life::Waiting,
                 output: Output::new(history),
@@ -94,7 +101,7 @@ impl Process {
 
     /// With the state locked: the child and the pumps report back through it, and so wait for their entry in it.
     fn spawn(self: &Arc<Self>, plan: Plan, tty: Option<WindowSize>) -> Result<Running, GuestError> {
-        let mut command = plan.command(tty.is_some());
+        let mut command = plan.command(tty.is_some(), matches!(self.pids, Pids::New));
         let (terminal, streams) = match tty {
             Some(size) => {
                 let (master, peer) = open_terminal(size).map_err(failed("cannot open a terminal"))?;
@@ -130,14 +137,17 @@ impl Process {
         }
         let process = Arc::clone(self);
         let on_end = Box::new(move |status| process.exited(status));
-        let pid = self.children.spawn(&mut command, on_end).map_err(|error| {
-            let code = match error.kind() {
-                io::ErrorKind::NotFound => GuestErrorCode::NotFound,
-                io::ErrorKind::PermissionDenied => GuestErrorCode::NotExecutable,
-                _ => GuestErrorCode::Failed,
-            };
-            refused(code, format!("cannot run {}: {error}", plan.program().display()))
-        })?;
+        let pid = self
+            .children
+            .spawn(&mut command, &self.pids, on_end)
+            .map_err(|error| {
+                let code = match error.kind() {
+                    io::ErrorKind::NotFound => GuestErrorCode::NotFound,
+                    io::ErrorKind::PermissionDenied => GuestErrorCode::NotExecutable,
+                    _ => GuestErrorCode::Failed,
+                };
+                refused(code, format!("cannot run {}: {error}", plan.program().display()))
+            })?;
         // Our copies of the child's ends go with the command: what reads the child's streams must see their end.
         drop(command);
         if let Some(master) = &terminal
@@ -266,6 +276,24 @@ impl Process {
     /// Ends its input.
     pub(crate) fn end_input(&self) {
         self.stdin.close();
+    }
+
+    /// Its number here, while it runs.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        match &lock(&self.state).life {
+            Life::Running(Running {
+                pid, status: None, ..
+            }) => Some(*pid),
+            Life::Waiting | Life::Running(_) | Life::Ended(_) => None,
+        }
+    }
+
+    /// How it ended, once it has and its streams are read.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        match &lock(&self.state).life {
+            Life::Ended(status) => Some(*status),
+            Life::Waiting | Life::Running(_) => None,
+        }
     }
 
     /// What it does, and how many bytes it has written.

@@ -14,7 +14,7 @@ use crate::listen::Listener;
 use crate::plan::refused;
 use crate::session;
 
-pub use crate::guest::Machine;
+pub use crate::machine::{Machine, Room};
 
 /// Serves sessions.
 #[derive(Clone)]

@@ -119,6 +119,8 @@ impl SignalSet {
 pub(crate) struct Setup {
     /// Its standard input is a terminal, which becomes the controlling one.
     pub(crate) terminal: bool,
+    /// It has new process numbers, and mounts `/proc` for them.
+    pub(crate) own_proc: bool,
     /// Whom it becomes; nobody else where none is given.
     pub(crate) identity: Option<(Uid, Gid, Vec<Gid>)>,
     /// Where it goes, as the new user.
@@ -133,6 +135,9 @@ pub(crate) fn prepare(command: &mut Command, setup: Setup) {
         default_signals();
         SigSet::empty().thread_set_mask()?;
         nix::unistd::setsid()?;
+        if setup.own_proc {
+            mount_proc()?;
+        }
         if setup.terminal {
             // SAFETY: the ioctl takes a number and touches no memory.
             check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
@@ -148,6 +153,23 @@ pub(crate) fn prepare(command: &mut Command, setup: Setup) {
     // SAFETY: between fork and exec only async-signal-safe calls are made: `enter` makes plain system calls on memory
     // that was allocated before, and takes no lock.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Mounts `/proc` for the process numbers of whoever calls this. It makes one system call and is safe after a fork.
+fn mount_proc() -> io::Result<()> {
+    let kind = c"proc".as_ptr();
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: the kernel reads two constant texts that end in a zero; there is no data.
+    check(unsafe { libc::mount(kind, c"/proc".as_ptr(), kind, flags, std::ptr::null()) }).map(drop)
+}
+
+/// A descriptor that stands for a process.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers and touches no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).map_err(io::Error::other).and_then(check)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Gives every signal its default action. Those that have no other (SIGKILL, SIGSTOP) refuse, which is as good.

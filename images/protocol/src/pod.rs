@@ -140,7 +140,7 @@ pub enum Check {
     },
     /// A GET over HTTP/1.1 is answered with a status from 200 to 399.
     Http {
-        /// Of which address; the guest's own where none is given.
+        /// Of which address (no name); the guest's own where none is given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,
         /// Of which port.
@@ -153,7 +153,7 @@ pub enum Check {
     },
     /// The port takes connections.
     Tcp {
-        /// Of which address; the guest's own where none is given.
+        /// Of which address (no name); the guest's own where none is given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,
         /// Which port.

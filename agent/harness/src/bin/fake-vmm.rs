@@ -15,12 +15,13 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio, exit};
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::fexecve;
-use secovia_guest_protocol::{Decoder, Frame, ProcessSpec, Request, WorkloadSpec, encode};
+use secovia_guest_protocol::{Decoder, Frame, ProcessSpec, Request, VolumeSpec, WorkloadSpec, encode};
 use secovia_init::children::Reaping;
 use secovia_init::server::{Machine, Server};
 use secovia_vmm_api::VmSpec;
@@ -45,6 +46,15 @@ impl Machine for NoMachine {
     }
 
     fn set_hostname(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The containers of a guest without a machine share a root, and find their volumes there.
+    fn volume_files(&self) -> Option<PathBuf> {
+        Some("/volumes".into())
+    }
+
+    fn prepare_volumes(&self, _: &[VolumeSpec]) -> io::Result<()> {
         Ok(())
     }
 
@@ -157,9 +167,17 @@ fn session(server: &Server, program: &str, mut host: UnixStream) -> io::Result<(
             }
         }
     };
-    if let Frame::Request(Request::Start(WorkloadSpec { process, .. }) | Request::Exec(process)) = &mut frame
-    {
-        serve_shell(program, process);
+    match &mut frame {
+        Frame::Request(
+            Request::Start(WorkloadSpec { process, .. })
+            | Request::Exec(process)
+            | Request::ExecIn { process, .. },
+        ) => serve_shell(program, process),
+        Frame::Request(Request::StartPod(pod)) => {
+            let all = pod.init.iter_mut().chain(&mut pod.containers);
+            all.for_each(|container| serve_shell(program, &mut container.process));
+        }
+        _ => {}
     }
     let (mut ours, theirs) = UnixStream::pair()?;
     server.session(theirs.into());

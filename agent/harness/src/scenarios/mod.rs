@@ -1,5 +1,6 @@
 //! What must hold, whichever VMM serves it.
 
+mod containers;
 mod hammer;
 mod images;
 mod lending;
@@ -8,6 +9,7 @@ mod network;
 mod owner;
 mod restart;
 
+pub use containers::*;
 pub use hammer::*;
 pub use images::*;
 pub use lending::*;

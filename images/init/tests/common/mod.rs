@@ -3,6 +3,9 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod machine;
+pub(crate) mod pod;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
