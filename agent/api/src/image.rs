@@ -64,6 +64,15 @@ pub struct ImageImport {
     pub name: Option<String>,
 }
 
+/// Sends the agent an image: the body is a tar of an OCI layout or of docker's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[serde(deny_unknown_fields)]
+pub struct ImageUpload {
+    /// The name that it is to have.
+    pub name: String,
+}
+
 /// Asks for images that no microVM uses to be removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

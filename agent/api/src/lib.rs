@@ -30,7 +30,7 @@ pub use container::{
     VolumeFile,
 };
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
-pub use image::{ImageGc, ImageGcReport, ImageImport, ImageInfo, Manifest};
+pub use image::{ImageGc, ImageGcReport, ImageImport, ImageInfo, ImageUpload, Manifest};
 pub use logs::{LogBytes, LogEvent, LogQuery, LogRecord};
 pub use network::{NetworkMode, ParseNetworkModeError, ParsePublishError, Publish, Transport, VmNetwork};
 pub use node::{Health, HealthStatus, Version};

@@ -19,6 +19,7 @@
 //! | `POST /v1/vms/{vm}/exec` | `Upgrade` | 101, when the guest answers; first frame `Request::Exec` |
 //! | `GET /v1/images` | | list of [`ImageInfo`](crate::ImageInfo), by name |
 //! | `POST /v1/images` | [`ImageImport`](crate::ImageImport) | 201 [`ImageInfo`](crate::ImageInfo) |
+//! | `POST /v1/upload/images` | [`ImageUpload`](crate::ImageUpload), a tar | 201 [`ImageInfo`](crate::ImageInfo) |
 //! | `DELETE /v1/images/{image}` | | 204 |
 //! | `POST /v1/gc/images` | [`ImageGc`](crate::ImageGc) | [`ImageGcReport`](crate::ImageGcReport) |
 //!
@@ -53,6 +54,8 @@ pub const VM_ATTACH: &str = "/v1/vms/{vm}/attach";
 pub const VM_EXEC: &str = "/v1/vms/{vm}/exec";
 /// All images.
 pub const IMAGES: &str = "/v1/images";
+/// Takes in an image that the caller sends.
+pub const IMAGES_UPLOAD: &str = "/v1/upload/images";
 /// Images that no microVM uses give way. (Not below the images: one may be named so.)
 pub const IMAGES_GC: &str = "/v1/gc/images";
 /// What is lent.

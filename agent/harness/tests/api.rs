@@ -1,5 +1,7 @@
 //! The agent's socket, spoken to byte by byte.
 
+mod shop;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -267,6 +269,55 @@ async fn an_image_is_imported_with_the_callers_rights() {
     fs::set_permissions(&image, Permissions::from_mode(0o755)).unwrap();
     let answer = import();
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+}
+
+/// Whose files the agent cannot read sends it an image: one whose directory nobody else enters, for example.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_image_is_taken_from_who_sends_it() {
+    let settings = Settings {
+        socket_group: "users",
+        ..Settings::default()
+    };
+    let bed = bed(settings).await;
+    fs::set_permissions(bed.path(""), Permissions::from_mode(0o755)).unwrap();
+    let send = |name: &str, archive: &[u8]| {
+        let file = bed.path("archive.tar");
+        fs::write(&file, archive).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ask"))
+            .arg(bed.path("run/agent.sock"))
+            .args(["--upload", name])
+            .stdin(fs::File::open(file).unwrap())
+            .uid(NOBODY)
+            .gid(users())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let archive = shop::Image::new(&["/bin/sh"]).archive();
+    let answer = send("sent", &archive);
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let images = bed.client().list_images().await.unwrap();
+    let image = images.iter().find(|image| image.manifest.name == "sent").unwrap();
+    assert_eq!(image.manifest.command, ["/bin/sh"]);
+    // What is wrong with it is said, and leaves nothing.
+    for (name, archive, words) in [
+        ("../x", &archive[..], "the name is"),
+        ("half", &archive[..archive.len() / 2], "(as sent)"),
+        ("none", &b"nothing"[..], "(as sent)"),
+    ] {
+        let answer = send(name, archive);
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && answer.contains(words),
+            "{answer}"
+        );
+    }
+    let left: Vec<_> = fs::read_dir(bed.path("state/images"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.') || name == "half" || name == "none")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// Root and the group come in; others are kept out by the socket's mode, and by the agent where that was changed.

@@ -2,6 +2,7 @@
 //! stand-in for the API server.
 
 mod region;
+mod shop;
 
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,38 @@ async fn a_pod_runs_and_is_deleted_with_its_grace() {
     let reasons: Vec<&str> = held.events.iter().map(|(_, reason, _)| reason.as_str()).collect();
     assert_eq!(reasons, ["Created", "Killing"]);
     assert!(held.events[1].2.contains("15 s"), "{:?}", held.events);
+}
+
+/// What is fetched lies where the agent sees nothing of it, and is sent to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_fetched_from_a_registry() {
+    let world = World::new(Settings::default()).await;
+    let registry = shop::Image::new(&["sh", "-c", "echo fetched; sleep 60"])
+        .registry()
+        .await;
+    let of = |policy: &str| {
+        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "imagePullPolicy": policy,
+            "image": format!("{registry}/town/app:1"), "resources": {"limits": {"memory": "64Mi"}}}]})
+    };
+    world.region.bind("first", '1', of("Always"));
+    world.wait_running("first").await;
+    let fetched = || {
+        let held = world.region.held();
+        let pulled = held.events.iter().filter(|(_, reason, _)| reason == "Pulled");
+        pulled.count()
+    };
+    assert_eq!(fetched(), 1);
+    let vms = world.vms().await;
+    assert!(vms[0].image.starts_with("app-"), "{}", vms[0].image);
+    assert_eq!(vms[0].command, ["sh", "-c", "echo fetched; sleep 60"]);
+    // It is here now, and unchanged there.
+    world.region.bind("second", '2', of("IfNotPresent"));
+    world.region.bind("third", '3', of("Always"));
+    world.wait_running("second").await;
+    world.wait_running("third").await;
+    assert_eq!(fetched(), 1);
+    let left = std::fs::read_dir(world.bed.path("pool")).unwrap().count();
+    assert_eq!(left, 0, "what was sent is not kept twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

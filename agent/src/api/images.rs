@@ -4,11 +4,12 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body as Stream;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
-use secovia_agent_api::{ErrorBody, ImageGc, ImageGcReport, ImageImport, ImageInfo, route};
+use secovia_agent_api::{ErrorBody, ImageGc, ImageGcReport, ImageImport, ImageInfo, ImageUpload, route};
 
-use super::body::Body;
+use super::body::{Body, Parameters};
 use super::error::ApiError;
 use super::peer::Peer;
 use crate::node::Node;
@@ -42,6 +43,27 @@ pub(super) async fn import(
             peer.caller()?,
         )
         .await?;
+    Ok((StatusCode::CREATED, Json(image)))
+}
+
+/// Takes an image into the store that the caller sends: a tar of an OCI layout or of docker's, whose every byte is checked.
+/// For a caller whose files the agent cannot read.
+#[utoipa::path(
+    post, path = route::IMAGES_UPLOAD, tag = "images", params(ImageUpload),
+    request_body(content_type = "application/x-tar", description = "The archive."),
+    responses(
+        (status = 201, body = ImageInfo),
+        (status = 400, description = "The image is wrong, or too large.", body = ErrorBody),
+        (status = 409, description = "A microVM uses an image of this name.", body = ErrorBody),
+        (status = 507, description = "The images that microVMs use leave no room.", body = ErrorBody),
+    )
+)]
+pub(super) async fn upload(
+    State(node): State<Arc<Node>>,
+    Parameters(image): Parameters<ImageUpload>,
+    body: Stream,
+) -> Result<(StatusCode, Json<ImageInfo>), ApiError> {
+    let image = node.receive_image(&image.name, body.into_data_stream()).await?;
     Ok((StatusCode::CREATED, Json(image)))
 }
 

@@ -55,6 +55,7 @@ fn routes() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(session::attach))
         .routes(routes!(session::exec))
         .routes(routes!(images::list, images::import))
+        .routes(routes!(images::upload))
         .routes(routes!(images::remove))
         .routes(routes!(images::collect))
         .routes(routes!(lending::offer))
@@ -141,6 +142,7 @@ mod tests {
             route::IMAGES,
             route::IMAGE,
             route::IMAGES_GC,
+            route::IMAGES_UPLOAD,
             route::OFFER,
             route::RECLAIM,
             route::RELEASE,

@@ -12,7 +12,7 @@ pub mod tree;
 
 pub use manifest::read_manifest;
 pub use quota::{Held, NoRoom, give_way};
-pub use stage::Staged;
+pub use stage::{Arriving, Staged};
 pub use store::{Image, ImageStore};
 
 use std::io;

@@ -69,8 +69,8 @@ pub(super) fn stage(
         path: source.to_path_buf(),
         problem,
     };
-    if let Some(name) = name.filter(|name| !is_image_name(name)) {
-        return Err(wrong(format!("the name is {name:?}; {NAME_RULE}")));
+    if let Some(name) = name {
+        check_name(source, name)?;
     }
     let refused = |error| refused(source, error);
     let staged = match Source::open(source, caller).map_err(refused)? {
@@ -88,22 +88,108 @@ pub(super) fn stage(
                     "holds an image from elsewhere; give it a name: `secovia image import NAME PATH`";
                 return Err(wrong(problem.into()));
             };
-            let place = Place::new(store)?;
-            let path = place.0.join(ROOTFS_FILE);
-            let failed = |error| store_error("write", &path, error);
-            let rootfs = new_rootfs(&path).map_err(failed)?;
-            let plan = oci::build(&archive, limits, &rootfs).map_err(|error| match error {
-                OciError::Write(error) => failed(error),
-                error => refused(error),
-            })?;
-            let manifest = manifest_of(name, plan, &rootfs).map_err(failed)?;
-            Staged { manifest, place }
+            build(Place::new(store)?, &archive, source, name, limits)?
         }
     };
+    finish(staged)
+}
+
+/// Makes an image of ours from another's; `source` is what that is called in messages.
+fn build(
+    place: Place,
+    archive: &Source,
+    source: &Path,
+    name: &str,
+    limits: Limits,
+) -> Result<Staged, ImageError> {
+    let path = place.0.join(ROOTFS_FILE);
+    let failed = |error| store_error("write", &path, error);
+    let rootfs = new_rootfs(&path).map_err(failed)?;
+    let plan = oci::build(archive, limits, &rootfs).map_err(|error| match error {
+        OciError::Write(error) => failed(error),
+        error => refused(source, error),
+    })?;
+    let manifest = manifest_of(name, plan, &rootfs).map_err(failed)?;
+    Ok(Staged { manifest, place })
+}
+
+/// What is left to do for any image.
+fn finish(staged: Staged) -> Result<Staged, ImageError> {
     let path = staged.dir().join(MANIFEST_FILE);
     write_manifest(&path, &staged.manifest).map_err(|error| store_error("write", &path, error))?;
     sync_dir(staged.dir()).map_err(|error| store_error("sync", staged.dir(), error))?;
     Ok(staged)
+}
+
+fn check_name(source: &Path, name: &str) -> Result<(), ImageError> {
+    if is_image_name(name) {
+        return Ok(());
+    }
+    Err(ImageError::Import {
+        path: source.to_path_buf(),
+        problem: format!("the name is {name:?}; {NAME_RULE}"),
+    })
+}
+
+/// An image that comes piece by piece, as an archive. It lies beside the others until it is whole; dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Arriving {
+    store: PathBuf,
+    place: Place,
+    file: File,
+    name: String,
+    limits: Limits,
+    size: u64,
+}
+
+/// What it is called in messages: it has no path of the caller's.
+const UPLOAD: &str = "(as sent)";
+
+impl Arriving {
+    pub(super) fn new(store: &Path, name: &str, limits: Limits) -> Result<Self, ImageError> {
+        check_name(Path::new(UPLOAD), name)?;
+        let place = Place::new(store)?;
+        let path = place.0.join("archive");
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        Ok(Self {
+            store: store.to_path_buf(),
+            place,
+            file: file.map_err(|error| store_error("write", &path, error))?,
+            name: name.to_string(),
+            limits,
+            size: 0,
+        })
+    }
+
+    /// Takes the next piece. All together are not larger than what an image may unpack to.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), ImageError> {
+        self.size = self.size.saturating_add(piece.len() as u64);
+        if self.size > self.limits.bytes {
+            let (found, limit) = (self.size, self.limits.bytes);
+            return Err(refused(Path::new(UPLOAD), OciError::Size { found, limit }));
+        }
+        let written = self.file.write_all(piece);
+        written.map_err(|error| store_error("write", &self.place.0, error))
+    }
+
+    /// It is whole: checks every byte.
+    pub fn stage(self) -> Result<Staged, ImageError> {
+        let source = Path::new(UPLOAD);
+        let archive = Source::archive(self.file).map_err(|error| refused(source, error))?;
+        finish(build(
+            Place::new(&self.store)?,
+            &archive,
+            source,
+            &self.name,
+            self.limits,
+        )?)
+    }
 }
 
 fn refused(path: &Path, error: OciError) -> ImageError {

@@ -11,7 +11,7 @@ use secovia_agent_api::image::{MANIFEST_FILE, ROOTFS_FILE};
 
 use super::manifest::is_image_name;
 use super::oci::Limits;
-use super::stage::{STAGING, Staged, make_dir, stage, store_error, sync_dir};
+use super::stage::{Arriving, STAGING, Staged, make_dir, stage, store_error, sync_dir};
 use super::{IMPORT_AGAIN, ImageError, read_manifest};
 use crate::caller::{Caller, open_regular};
 
@@ -130,6 +130,11 @@ impl ImageStore {
         limits: Limits,
     ) -> Result<Staged, ImageError> {
         stage(&self.dir, source, name, caller, limits)
+    }
+
+    /// Begins to take in an image of this name that comes piece by piece.
+    pub fn receive(&self, name: &str, limits: Limits) -> Result<Arriving, ImageError> {
+        Arriving::new(&self.dir, name, limits)
     }
 
     /// Puts a staged image in its place, instead of one that had the name before.

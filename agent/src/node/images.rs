@@ -1,14 +1,17 @@
 //! The node's images: what comes in, what goes, and what may not.
 
+use std::fmt::Display;
 use std::path::Path;
 
+use axum::body::Bytes;
+use futures_util::{Stream, StreamExt};
 use secovia_agent_api::{ErrorCode, ImageGc, ImageGcReport, ImageInfo, Manifest};
 use tokio::task::block_in_place;
 
 use super::error::NodeError;
 use super::service::Node;
 use crate::caller::Caller;
-use crate::images::{Held, Image, NoRoom, give_way};
+use crate::images::{Held, Image, NoRoom, Staged, give_way};
 use crate::records::PodSpec;
 
 impl Node {
@@ -62,6 +65,31 @@ impl Node {
             let limits = self.context.config.images.limits();
             self.context.images.stage(path, name, caller, limits)
         })?;
+        self.let_in(staged).await
+    }
+
+    /// Takes an image into the store that comes piece by piece, as an archive.
+    pub async fn receive_image<E: Display>(
+        &self,
+        name: &str,
+        pieces: impl Stream<Item = Result<Bytes, E>> + Send,
+    ) -> Result<ImageInfo, NodeError> {
+        let limits = self.context.config.images.limits();
+        let mut arriving = block_in_place(|| self.context.images.receive(name, limits))?;
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| {
+                let message = format!("image `{name}` did not come whole: {error}");
+                NodeError::new(ErrorCode::BadRequest, message)
+            })?;
+            block_in_place(|| arriving.take(&piece))?;
+        }
+        let staged = block_in_place(|| arriving.stage())?;
+        self.let_in(staged).await
+    }
+
+    /// An image that was checked gets its name.
+    async fn let_in(&self, staged: Staged) -> Result<ImageInfo, NodeError> {
         let _gate = self.gate.lock().await;
         let name = &staged.manifest.name;
         let users = self.image_users(name);

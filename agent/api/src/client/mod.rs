@@ -7,12 +7,13 @@ mod error;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -23,11 +24,12 @@ use tokio::net::UnixStream;
 
 pub use error::ClientError;
 pub use stream::{GuestStream, LogStream};
+pub use upload::{Upload, UploadWriter, upload};
 
 use crate::{
     AuditRecord, AuditVerdict, ErrorBody, Health, ImageGc, ImageGcReport, ImageImport, ImageInfo,
-    KillRequest, LogQuery, Offer, ReclaimRequest, Reclaimed, StopRequest, UPGRADE_PROTOCOL, Version, Vm,
-    VmCreate, VmStats, WaitUntil, route,
+    ImageUpload, KillRequest, LogQuery, Offer, ReclaimRequest, Reclaimed, StopRequest, UPGRADE_PROTOCOL,
+    Version, Vm, VmCreate, VmStats, WaitUntil, route,
 };
 
 /// No answer but a log is longer: a bound for what a broken peer can make this process hold.
@@ -182,6 +184,21 @@ impl Client {
             .await
     }
 
+    /// Sends the agent an image, as a tar of an OCI layout or of docker's; returns when it is in the store.
+    pub async fn upload_image(&self, image: &ImageUpload, body: Upload) -> Result<ImageInfo, ClientError> {
+        let path = route::with_query(route::IMAGES_UPLOAD, &[("name", Some(image.name.clone()))]);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&path)
+            .header(HOST, "secovia-agent")
+            .header(CONTENT_TYPE, "application/x-tar")
+            .body(body)
+            .map_err(|source| ClientError::BadRequest(source.to_string()))?;
+        let answer = self.succeeded(&path, self.send(request).await?).await?;
+        let bytes = self.body(&path, answer.into_body()).await?;
+        serde_json::from_slice(&bytes).map_err(|source| self.bad_answer(&path, source.to_string()))
+    }
+
     /// Removes an image that no microVM uses.
     pub async fn delete_image(&self, name: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &route::for_image(name), Patience::Prompt)
@@ -288,7 +305,14 @@ impl Client {
         let request = request
             .body(Full::new(bytes))
             .map_err(|source| ClientError::BadRequest(source.to_string()))?;
-        let answer = self.send(request).await?;
+        self.succeeded(path, self.send(request).await?).await
+    }
+
+    async fn succeeded(
+        &self,
+        path: &str,
+        answer: Response<Incoming>,
+    ) -> Result<Response<Incoming>, ClientError> {
         if answer.status().is_success() {
             Ok(answer)
         } else {
@@ -320,7 +344,11 @@ impl Client {
         }
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
+    async fn send<B>(&self, request: Request<B>) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| ClientError::Connect {

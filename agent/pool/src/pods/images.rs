@@ -7,11 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secovia_agent_api::client::Client as Agent;
-use secovia_agent_api::{ImageImport, ImageInfo};
+use secovia_agent_api::client::{Client as Agent, UploadWriter, upload};
+use secovia_agent_api::{ImageInfo, ImageUpload};
 use secovia_registry::{Pull, PullError, digest, pull, usual_name};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::error::Failure;
 use super::region::Region;
@@ -73,6 +74,9 @@ impl Images {
         let fetched = self.fetch(pod, machine, &dir).await;
         // Credentials stay no longer than they are needed; what a break left of the image does.
         let _ = fs::remove_file(credentials_file(&dir));
+        if fetched.is_ok() {
+            let _ = fs::remove_dir_all(&dir);
+        }
         fetched
     }
 
@@ -121,13 +125,20 @@ impl Images {
         let fetched = pull(wanted, |_| {}).await;
         fetched.map_err(|error| Failure::held("ErrImagePull", error.to_string()))?;
         // A tag may have been moved between the two questions; the name is that of what came.
-        let import = ImageImport {
-            path: wanted.dir.display().to_string(),
-            name: Some(name.clone()),
-        };
-        let imported = self.agent.import_image(&import).await;
-        imported.map_err(|error| Failure::held("ErrImagePull", error.to_string()))?;
-        let _ = fs::remove_dir_all(wanted.dir);
+        let image = ImageUpload { name: name.clone() };
+        // The agent cannot see this program's files, and is not to: it is sent them.
+        let (writer, body) = upload();
+        let dir = wanted.dir.to_path_buf();
+        let sending = spawn_blocking(move || send(&dir, writer));
+        let taken = self.agent.upload_image(&image, body).await;
+        // Why it could not be read says more than that it did not come whole.
+        if let Ok(Err(error)) = sending.await
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            let message = format!("read {}: {error}", wanted.dir.display());
+            return Err(Failure::held("ErrImagePull", message));
+        }
+        taken.map_err(|error| Failure::held("ErrImagePull", error.to_string()))?;
         Ok(Found { name, is_new: true })
     }
 
@@ -144,6 +155,17 @@ impl Images {
             .map_err(|error| Failure::held("ErrImagePull", format!("write {}: {error}", file.display())))?;
         Ok(Some(file))
     }
+}
+
+/// Sends what was fetched, as a tar.
+fn send(dir: &Path, writer: UploadWriter) -> io::Result<()> {
+    let mut archive = tar::Builder::new(writer);
+    archive.mode(tar::HeaderMode::Deterministic);
+    for name in ["oci-layout", "index.json"] {
+        archive.append_path_with_name(dir.join(name), name)?;
+    }
+    archive.append_dir_all("blobs", dir.join("blobs"))?;
+    archive.into_inner()?.finish()
 }
 
 fn credentials_file(dir: &Path) -> PathBuf {
