@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use secovia_agent_api::SOCKET_PATH;
 
+use crate::kubelet::USUAL_PORT;
+
 /// This node's part in its region's Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "secovia-pool", version, max_term_width = 100)]
@@ -61,6 +63,9 @@ pub struct JoinArgs {
     /// The address at which the region reaches this node; the one that leads to the server where nothing is said.
     #[arg(long)]
     pub address: Option<IpAddr>,
+    /// The port at which the region asks this node for logs and figures of Pods.
+    #[arg(long, default_value_t = USUAL_PORT, value_parser = clap::value_parser!(u16).range(1024..))]
+    pub port: u16,
     /// How long to wait until the region signs, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub wait: u64,

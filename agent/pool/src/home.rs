@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificate::Purpose;
 use crate::error::PoolError;
+use crate::kubelet::USUAL_PORT;
 
 /// Who this node is, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,16 @@ pub struct Membership {
     pub node: String,
     /// Where the region reaches this node.
     pub address: IpAddr,
+    /// At which port it asks for logs and figures of Pods.
+    #[serde(default = "usual_port")]
+    pub port: u16,
     /// Whether it is on its way out: then nothing registers it again.
     #[serde(default)]
     pub leaving: bool,
+}
+
+fn usual_port() -> u16 {
+    USUAL_PORT
 }
 
 /// The directory.
@@ -184,6 +192,7 @@ mod tests {
             server: "https://r:6443".into(),
             node: "town".into(),
             address: IpAddr::from([10, 0, 0, 1]),
+            port: 1,
             leaving: false,
         };
         fs::create_dir(dir.path().join("pool")).unwrap();

@@ -30,6 +30,8 @@ pub struct Invitation {
     pub name: Option<String>,
     /// Where the region reaches this node.
     pub address: Option<IpAddr>,
+    /// At which port.
+    pub port: u16,
     /// For how long the signature is waited for.
     pub patience: Duration,
 }
@@ -68,6 +70,7 @@ pub async fn join(
         server: invitation.server.clone(),
         node,
         address,
+        port: invitation.port,
         leaving: false,
     };
     home.keep(&membership, &ca, pem.as_bytes())?;

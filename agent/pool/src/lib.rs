@@ -15,6 +15,9 @@
 //! | [`certificate`], [`signing`] | keys of this node's own, and how the region signs them |
 //! | [`home`] | what is kept: who this node is, what it trusts, its keys |
 //! | [`region`], [`backoff`] | the way to the API server, and how long to wait where it fails |
+//! | [`kubelet`] | the port at which the region asks for logs and figures of Pods |
+//! | [`events`] | what happens to Pods and to the node, told in the region |
+//! | [`rate`] | how often something may be done |
 //! | [`pod`] | pure: what a Pod asks for becomes a microVM, or is refused by the name of the field |
 //! | [`pods`] | the shell around it: Pods are watched, microVMs made and ended, statuses and events written |
 
@@ -22,13 +25,16 @@ pub mod args;
 pub mod backoff;
 pub mod certificate;
 pub mod error;
+pub mod events;
 pub mod home;
 pub mod join;
+pub mod kubelet;
 pub mod leave;
 pub mod logger;
 pub mod node;
 pub mod pod;
 pub mod pods;
+pub mod rate;
 pub mod region;
 pub mod service;
 pub mod signing;

@@ -81,6 +81,7 @@ async fn join_pool(home: &Home, args: JoinArgs) -> Result<(), PoolError> {
         ca: args.ca,
         name: args.name,
         address: args.address,
+        port: args.port,
         patience: Duration::from_secs(args.wait),
     };
     let tell = |request: &str| {

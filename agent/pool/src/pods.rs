@@ -6,6 +6,7 @@
 
 mod bound;
 mod error;
+mod happenings;
 mod images;
 mod region;
 mod work;
@@ -25,11 +26,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::events::Kind;
 use crate::pod::plan::{Flight, Memory, Scene, Step, Task, plan};
 use crate::pod::status::End;
 use crate::pod::{Facts, Identity};
 use bound::Bound;
 use error::Failure;
+use happenings::Seen;
 use images::Images;
 use region::Region;
 use work::Worker;
@@ -87,6 +90,7 @@ struct Keeper {
     /// When those may be told again that are still there though nothing is left of them here: others hold them.
     forgotten: BTreeMap<String, u64>,
     awaited: BTreeSet<String>,
+    seen: Seen,
     region_failures: u32,
     region_until_ms: u64,
     agent_is_lost: bool,
@@ -119,6 +123,7 @@ impl Pods {
             reported: BTreeMap::new(),
             forgotten: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            seen: Seen::default(),
             region_failures: 0,
             region_until_ms: 0,
             agent_is_lost: false,
@@ -218,7 +223,11 @@ impl Keeper {
                 memory.not_before_ms = now_ms() + delay_ms(*tries, RETRY_LONGEST_MS);
                 *tries = tries.saturating_add(1);
                 memory.hold = Some(hold.clone());
-                (hold.reason, hold.message)
+                // In a kubelet's words: what failed is an event `Failed`, whatever the container waits for.
+                (
+                    "Failed".into(),
+                    format!("Error: {}: {}", hold.reason, hold.message),
+                )
             }
         };
         log::warn!("Pod {}/{}: {reason}: {message}", pod.namespace, pod.name);
@@ -255,6 +264,7 @@ impl Keeper {
         for task in plan.tasks {
             self.begin(task, &facts);
         }
+        self.tell(&vms);
         self.tidy(&vms);
         self.await_starts(&vms);
         Some(plan.wake_ms)
@@ -318,6 +328,19 @@ impl Keeper {
             // Nobody hears it where the loop is over.
             let _ = done.send(news);
         });
+    }
+
+    /// Tells what happened to microVMs since the last look.
+    fn tell(&mut self, vms: &[Vm]) {
+        for happening in self.seen.look(vms) {
+            let region = self.worker.region.clone();
+            tokio::spawn(async move {
+                let is_warning = happening.kind == Kind::Warning;
+                region
+                    .note(&happening.pod, happening.reason, is_warning, &happening.message)
+                    .await;
+            });
+        }
     }
 
     /// Forgets what is remembered of Pods that are gone.

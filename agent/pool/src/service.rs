@@ -1,21 +1,24 @@
 //! The service: this node's part in its region, for as long as it is in it.
 //!
-//! Four things go on beside each other, and none waits for another: the Node is kept up to date, its Pods are brought to
-//! what the region wants, its lease is renewed, and so are the certificates. A new client certificate needs a new connection, on which all of it begins anew; what is
+//! Five things go on beside each other, and none waits for another: the Node is kept up to date, its Pods are brought to
+//! what the region wants, their logs and figures are given, its lease is renewed, and so are the certificates. A new client certificate needs a new connection, on which all of it begins anew; what is
 //! begun anew reads first and writes only what differs.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client as Region;
 use secovia_agent_api::client::Client as Agent;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use crate::backoff::{Backoff, chance};
 use crate::certificate::{Purpose, validity};
 use crate::error::PoolError;
 use crate::home::{Home, Membership};
+use crate::kubelet::Kubelet;
 use crate::node::host::machine;
 use crate::node::keeper::Keeper;
 use crate::node::lease;
@@ -37,7 +40,7 @@ pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
         let membership = home.membership()?;
         let certificate = Who::Certificate(home.pem(Purpose::Client));
         let region = connect(&membership.server, home.ca(), certificate)?;
-        let machine = machine(&membership.node, membership.address);
+        let machine = machine(&membership.node, membership.address, membership.port);
         log::info!("node `{}` of {}", membership.node, membership.server);
         let keeper = Keeper::new(
             agent.clone(),
@@ -53,8 +56,18 @@ pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
             address: membership.address,
             cache: home.images(),
         };
+        let renewed = Arc::new(Notify::new());
+        let kubelet = Kubelet {
+            agent: agent.clone(),
+            region: region.clone(),
+            home: home.clone(),
+            node: membership.node.clone(),
+            address: SocketAddr::new(membership.address, membership.port),
+            renewed: renewed.clone(),
+        };
         tokio::select! {
             () = pods.keep(&seen) => {}
+            () = kubelet.serve() => {}
             () = keeper.keep() => {
                 log::info!("node `{}` has left {}", membership.node, membership.server);
                 return Ok(());
@@ -66,10 +79,19 @@ pub async fn serve(home: &Home, agent: &Agent) -> Result<(), PoolError> {
             () = async {
                 loop {
                     renew(home, &region, &membership, Purpose::Serving).await;
+                    renewed.notify_one();
                 }
             } => {}
         }
     }
+}
+
+/// How it stands with a certificate.
+enum Due {
+    /// There is a new one.
+    Renewed,
+    /// The one that is there is renewed after this time.
+    In(Duration),
 }
 
 /// Waits until the certificate for this purpose is due, or missing, and returns when there is a new one.
@@ -79,8 +101,8 @@ async fn renew(home: &Home, region: &Region, membership: &Membership, purpose: P
     let chance_once = chance();
     loop {
         match renew_once(home, region, membership, purpose, chance_once).await {
-            Ok(true) => return,
-            Ok(false) => sleep(LOOK).await,
+            Ok(Due::Renewed) => return,
+            Ok(Due::In(wait)) => sleep(wait.min(LOOK)).await,
             Err(error) => {
                 log::warn!("{error}");
                 sleep(backoff.failed(chance())).await;
@@ -95,16 +117,17 @@ async fn renew_once(
     membership: &Membership,
     purpose: Purpose,
     chance: u32,
-) -> Result<bool, PoolError> {
+) -> Result<Due, PoolError> {
     let now_s = Timestamp::now().as_second();
-    if let Some(pem) = home.read_pem(purpose)?
-        && validity(&pem)?.renew_at_s(chance) > now_s
-    {
-        return Ok(false);
+    if let Some(pem) = home.read_pem(purpose)? {
+        let left_s = validity(&pem)?.renew_at_s(chance).saturating_sub(now_s);
+        if let Ok(left_s @ 1..) = u64::try_from(left_s) {
+            return Ok(Due::In(Duration::from_secs(left_s)));
+        }
     }
     let identity = (membership.node.as_str(), membership.address);
     let tell = |request: &str| log::info!("asked for a certificate ({}): `{request}`", purpose.signer());
     let pem = sign(region, purpose, identity, PATIENCE, tell).await?;
     home.write_pem(purpose, pem.as_bytes())?;
-    Ok(true)
+    Ok(Due::Renewed)
 }

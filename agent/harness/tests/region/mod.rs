@@ -71,6 +71,7 @@ impl Region {
             )
             .route("/api/v1/namespaces/{ns}/pods/{name}/status", patch(write_status))
             .route("/api/v1/namespaces/{ns}/events", post(note))
+            .route("/api/v1/namespaces/{ns}/events/{name}", patch(note_again))
             .route("/api/v1/namespaces/{ns}/configmaps/{name}", get(config_map))
             .with_state(region.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -282,6 +283,11 @@ async fn note(State(region): State<Region>, axum::Json(event): axum::Json<Value>
         text(&event["message"]),
     ));
     Ok((StatusCode::CREATED, axum::Json(event)).into_response())
+}
+
+async fn note_again(State(region): State<Region>, axum::Json(event): axum::Json<Value>) -> Answer {
+    region.admit()?;
+    Ok(axum::Json(event).into_response())
 }
 
 async fn config_map(State(region): State<Region>, Path((_, name)): Path<(String, String)>) -> Answer {

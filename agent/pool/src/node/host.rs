@@ -16,11 +16,12 @@ pub fn hostname() -> String {
 }
 
 /// This machine. What cannot be read stays empty: nothing depends on it.
-pub fn machine(name: &str, address: IpAddr) -> Machine {
+pub fn machine(name: &str, address: IpAddr, port: u16) -> Machine {
     Machine {
         name: name.into(),
         hostname: hostname(),
         address,
+        port,
         machine_id: read("/etc/machine-id"),
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         kernel: read("/proc/sys/kernel/osrelease"),

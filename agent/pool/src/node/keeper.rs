@@ -20,6 +20,7 @@ use super::steady::Steady;
 use super::view::{Look, Seen, View, capacity, has_room, is_closed, offered};
 use crate::backoff::{Backoff, chance};
 use crate::error::PoolError;
+use crate::events::{About, Events, Kind};
 use crate::home::Home;
 use crate::region::ask;
 
@@ -66,11 +67,41 @@ impl Wanted {
     }
 }
 
+/// What is to be told of a node that was like this, where anything is known of that, and is like that now.
+fn told(before: Option<&Wanted>, now: &Wanted) -> Vec<(Kind, &'static str, String)> {
+    let ready = |wanted: &Wanted| {
+        let ready = wanted.conditions.iter().find(|one| one.kind == "Ready").cloned();
+        ready.map(|ready| (ready.holds, ready.message))
+    };
+    let mut events = Vec::new();
+    if before.is_none() {
+        events.push((Kind::Normal, "Starting", "secovia-pool has started".into()));
+    }
+    let was_ready = before.and_then(ready).map(|(holds, _)| holds);
+    match ready(now) {
+        Some((true, message)) if was_ready != Some(true) => events.push((Kind::Normal, "NodeReady", message)),
+        Some((false, message)) if was_ready == Some(true) => {
+            events.push((Kind::Warning, "NodeNotReady", message))
+        }
+        _ => {}
+    }
+    let was_closed = before.is_some_and(|before| before.closed);
+    if now.closed && !was_closed {
+        let message = "the owner, or his schedule, has the machine: no new Pods".into();
+        events.push((Kind::Normal, "NodeNotSchedulable", message));
+    }
+    if !now.closed && was_closed {
+        let message = "the machine is lent again: Pods may come".into();
+        events.push((Kind::Normal, "NodeSchedulable", message));
+    }
+    events
+}
+
 /// Keeps one Node.
-#[derive(Debug)]
 pub struct Keeper {
     agent: Agent,
     api: Api<Node>,
+    events: Events,
     home: Home,
     machine: Machine,
     begun: Instant,
@@ -99,6 +130,7 @@ impl Keeper {
         let now = Instant::now();
         Self {
             agent,
+            events: Events::new(region.clone(), machine.name.clone()),
             api: Api::all(region),
             home,
             machine,
@@ -129,6 +161,7 @@ impl Keeper {
                             log::info!("node `{}`: the region answers again", self.machine.name);
                         }
                         self.backoff.succeeded();
+                        self.tell(&wanted);
                         self.written = Some((wanted, Instant::now()));
                     }
                     Err(error) => {
@@ -140,6 +173,15 @@ impl Keeper {
                 }
             }
             sleep(POLL).await;
+        }
+    }
+
+    /// Tells what the region knows now and did not before.
+    fn tell(&self, wanted: &Wanted) {
+        let before = self.written.as_ref().map(|(before, _)| before);
+        for (kind, reason, message) in told(before, wanted) {
+            let events = self.events.clone();
+            tokio::spawn(async move { events.tell(About::Node, kind, reason, &message).await });
         }
     }
 

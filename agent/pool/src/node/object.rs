@@ -40,6 +40,8 @@ pub struct Machine {
     pub hostname: String,
     /// Where the region reaches it.
     pub address: IpAddr,
+    /// At which port it asks for logs and figures of Pods.
+    pub port: u16,
     /// `/etc/machine-id`.
     pub machine_id: String,
     /// The kernel's name for this boot.
@@ -118,6 +120,7 @@ pub fn status(
             {"type": "InternalIP", "address": machine.address.to_string()},
             {"type": "Hostname", "address": machine.hostname},
         ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": machine.port}},
         "nodeInfo": {
             "machineID": machine.machine_id,
             "systemUUID": machine.machine_id,
@@ -152,6 +155,7 @@ mod tests {
             name: "town".into(),
             hostname: "Town".into(),
             address: IpAddr::from([10, 0, 0, 1]),
+            port: 10_250,
             machine_id: "m".into(),
             boot_id: "b".into(),
             kernel: "6.1".into(),
@@ -214,5 +218,9 @@ mod tests {
         );
         assert_eq!(status.node_info.unwrap().boot_id, "b");
         assert_eq!(status.addresses.unwrap().len(), 2);
+        assert_eq!(
+            status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port,
+            10_250
+        );
     }
 }

@@ -95,6 +95,11 @@ pub fn grace_s(vm: &Vm) -> Option<u32> {
     vm.labels.get(label::GRACE_S)?.parse().ok()
 }
 
+/// What the container of a microVM that came from a Pod is called there.
+pub fn container_name(vm: &Vm) -> Option<String> {
+    vm.labels.get(label::CONTAINER).cloned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,7 +29,7 @@ pub use container::PullPolicy;
 pub use env::{Needs, Sources, needs};
 pub use expand::expand;
 pub use facts::Facts;
-pub use identity::Identity;
+pub use identity::{Identity, container_name};
 pub use quantity::{Quantity, QuantityError};
 pub use refusal::{Refusal, Trouble};
 pub use translate::{Machine, translate};

@@ -103,7 +103,7 @@ impl Images {
                 dir,
             };
             match digest(&wanted).await {
-                Ok(digest) => return self.take(reference, &wanted, &digest).await,
+                Ok(digest) => return self.take(pod, &wanted, &digest).await,
                 // The reason that is told is the registry's, rather than that a Secret is for another one.
                 Err(error @ PullError::Credentials { .. }) => last = last.or(Some(error)),
                 Err(error) => last = Some(error),
@@ -112,7 +112,8 @@ impl Images {
         Err(failed(last.map_or_else(String::new, |error| error.to_string())))
     }
 
-    async fn take(&self, reference: &str, wanted: &Pull<'_>, digest: &str) -> Result<Found, Failure> {
+    async fn take(&self, pod: &Identity, wanted: &Pull<'_>, digest: &str) -> Result<Found, Failure> {
+        let reference = wanted.reference;
         let name = stored_name(reference, digest);
         let known = self
             .agent
@@ -122,6 +123,8 @@ impl Images {
         if known.iter().any(|image| image.manifest.name == name) {
             return Ok(Found { name, is_new: false });
         }
+        let message = format!("Pulling image \"{reference}\"");
+        self.region.note_soon(pod, "Pulling", &message);
         let fetched = pull(wanted, |_| {}).await;
         fetched.map_err(|error| Failure::held("ErrImagePull", error.to_string()))?;
         // A tag may have been moved between the two questions; the name is that of what came.

@@ -4,37 +4,31 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Event, EventSource, ObjectReference, Pod, PodStatus, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::error::Failure;
+use crate::events::{About, Events, Kind};
 use crate::pod::{Identity, Needs, Sources};
 
 /// No request takes longer; what does is as good as lost.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What shows as the source of events.
-const COMPONENT: &str = "secovia-pool";
-
-/// The longest message of an event that the API server takes, in bytes.
-const MESSAGE_MAX: usize = 1_000;
-
 /// The way to the API server.
 #[derive(Clone)]
 pub(super) struct Region {
     client: Client,
-    node: String,
+    events: Events,
 }
 
 impl Region {
     pub(super) fn new(client: Client, node: String) -> Self {
-        Self { client, node }
+        let events = Events::new(client.clone(), node);
+        Self { client, events }
     }
 
     pub(super) fn all_pods(&self) -> Api<Pod> {
@@ -136,45 +130,16 @@ impl Region {
 
     /// Notes something about a Pod where people look for it. That it cannot be noted changes nothing.
     pub(super) async fn note(&self, pod: &Identity, reason: &str, is_warning: bool, message: &str) {
-        let now = Timestamp::now();
-        let time = Some(Time(now));
-        let message: String = message
-            .chars()
-            .scan(0, |bytes, c| {
-                *bytes += c.len_utf8();
-                (*bytes <= MESSAGE_MAX).then_some(c)
-            })
-            .collect();
-        let event = Event {
-            metadata: ObjectMeta {
-                name: Some(format!("{}.{:x}", pod.name, now.as_nanosecond())),
-                namespace: Some(pod.namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                name: Some(pod.name.clone()),
-                namespace: Some(pod.namespace.clone()),
-                uid: Some(pod.uid.clone()),
-                ..ObjectReference::default()
-            },
-            type_: Some(if is_warning { "Warning" } else { "Normal" }.into()),
-            reason: Some(reason.into()),
-            message: Some(message),
-            count: Some(1),
-            first_timestamp: time.clone(),
-            last_timestamp: time,
-            source: Some(EventSource {
-                component: Some(COMPONENT.into()),
-                host: Some(self.node.clone()),
-            }),
-            ..Event::default()
-        };
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &pod.namespace);
-        if let Err(problem) = asked(api.create(&PostParams::default(), &event)).await {
-            log::debug!("note {reason} of Pod {}/{}: {problem}", pod.namespace, pod.name);
-        }
+        let kind = if is_warning { Kind::Warning } else { Kind::Normal };
+        self.events.tell(About::Pod(pod), kind, reason, message).await;
+    }
+}
+
+impl Region {
+    /// The same of something that is as it should be; nothing waits for it.
+    pub(super) fn note_soon(&self, pod: &Identity, reason: &'static str, message: &str) {
+        let (region, pod, message) = (self.clone(), pod.clone(), message.to_string());
+        tokio::spawn(async move { region.note(&pod, reason, false, &message).await });
     }
 }
 

@@ -10,7 +10,7 @@ use super::images::Images;
 use super::region::Region;
 use crate::pod::plan::Step;
 use crate::pod::status::End;
-use crate::pod::{Facts, Identity, Trouble, needs, translate};
+use crate::pod::{Facts, Identity, Trouble, container_name, needs, translate};
 
 /// The word for a Pod that asks for what this node does not do.
 const NOT_SUPPORTED: &str = "NotSupported";
@@ -39,7 +39,7 @@ impl Worker {
             (Step::Stop { vm, grace_s }, pod) => {
                 if pod.is_some() {
                     let message = format!("ending microVM {vm}: {grace_s} s from SIGTERM to SIGKILL");
-                    self.region.note(identity, "Killing", false, &message).await;
+                    self.region.note_soon(identity, "Killing", &message);
                 }
                 done(self.agent.stop_vm(&vm, &StopRequest { grace_s }).await)
             }
@@ -64,10 +64,18 @@ impl Worker {
             }
         };
         let found = self.images.find(identity, &machine).await?;
-        if found.is_new {
-            let message = format!("fetched image {} as {}", machine.create.image, found.name);
-            self.region.note(identity, "Pulled", false, &message).await;
-        }
+        let message = if found.is_new {
+            format!(
+                "Successfully pulled image \"{}\" as {}",
+                machine.create.image, found.name
+            )
+        } else {
+            format!(
+                "Container image \"{}\" already present on machine",
+                machine.create.image
+            )
+        };
+        self.region.note_soon(identity, "Pulled", &message);
         machine.create.image = found.name;
         let vm = match self.agent.create_vm(&machine.create).await {
             Ok(vm) => vm,
@@ -81,8 +89,12 @@ impl Worker {
             }
             Err(error) => return Err(Failure::agent(&error)),
         };
-        let message = format!("microVM {} ({}) of image {}", vm.name, vm.id, vm.image);
-        self.region.note(identity, "Created", false, &message).await;
+        let container = container_name(&vm).unwrap_or_default();
+        let message = format!(
+            "Created container {container}: microVM {} ({}) of image {}",
+            vm.name, vm.id, vm.image
+        );
+        self.region.note_soon(identity, "Created", &message);
         Ok(())
     }
 }

@@ -51,6 +51,12 @@ async fn a_node_follows_its_owner() {
         !world.cordoned() && world.allocatable("cpu") == "1000m"
     })
     .await;
+    bed.until("all of it is told", |world| world.events.len() >= 4)
+        .await;
+    assert_eq!(
+        bed.world().events,
+        ["Starting", "NodeReady", "NodeNotSchedulable", "NodeSchedulable"]
+    );
     // Nothing changes: nothing is written.
     let before = bed.world().asked.len();
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) lease: Option<Value>,
     pub(crate) request: Option<Value>,
     pub(crate) pods: Vec<Value>,
+    /// The reasons of events that were told.
+    pub(crate) events: Vec<String>,
     /// So many evictions are refused before one is let.
     pub(crate) evictions_refused: u32,
     /// Whether a node may delete itself.
@@ -113,6 +115,7 @@ impl Bed {
             lease: None,
             request: None,
             pods: Vec::new(),
+            events: Vec::new(),
             evictions_refused: 0,
             may_delete: true,
             failure: None,
@@ -135,6 +138,7 @@ impl Bed {
             server: server.clone(),
             node: NODE.into(),
             address: IpAddr::from([127, 0, 0, 1]),
+            port: 10_250,
             leaving: false,
         };
         home.keep(&membership, b"", b"").unwrap();
@@ -164,7 +168,7 @@ impl Bed {
 
     pub(crate) fn keeper_where(&self, pods_seen: watch::Receiver<bool>) -> Keeper {
         let agent = Agent::new(self.dir.path().join("agent.sock"));
-        let machine = machine(NODE, IpAddr::from([127, 0, 0, 1]));
+        let machine = machine(NODE, IpAddr::from([127, 0, 0, 1]), 10_250);
         Keeper::new(agent, self.region(), self.home.clone(), machine, pods_seen)
     }
 
@@ -226,6 +230,7 @@ async fn lent(State(world): State<Shared>) -> Json<Offer> {
 fn region(world: Shared) -> Router {
     Router::new()
         .route("/api/v1/nodes", post(create))
+        .route("/api/v1/namespaces/default/events", post(note))
         .route("/api/v1/nodes/{name}", get(read).patch(change).delete(remove))
         .route("/api/v1/pods", get(pods))
         .route("/api/v1/namespaces/{namespace}/pods/{name}/eviction", post(evict))
@@ -296,6 +301,12 @@ async fn create(
     object["metadata"]["uid"] = json!("u1");
     *slot(&mut world, uri.path()) = Some(object.clone());
     (StatusCode::CREATED, Json(object)).into_response()
+}
+
+async fn note(State(world): State<Shared>, Json(event): Json<Value>) -> Response {
+    let reason = event["reason"].as_str().unwrap().to_string();
+    world.lock().unwrap().events.push(reason);
+    (StatusCode::CREATED, Json(event)).into_response()
 }
 
 async fn read(State(world): State<Shared>, Path(_): Path<String>, uri: axum::http::Uri) -> Response {
