@@ -10,9 +10,11 @@ use axum::body::Bytes;
 use futures_util::Stream;
 use k8s_openapi::jiff::Timestamp;
 use secovia_agent_api::client::{Client as Agent, ClientError, LogStream};
-use secovia_agent_api::{LogEvent, LogQuery, LogRecord, Vm, VmState};
+use secovia_agent_api::{ContainerEnd, ContainerState, LogEvent, LogQuery, LogRecord, Vm, VmState};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
+
+use crate::pod::container_name;
 
 /// A run's first words may be stamped a little before the run itself.
 const SLACK_MS: u64 = 20;
@@ -106,6 +108,71 @@ fn switch(name: &str, text: Option<String>) -> Result<bool, String> {
     }
 }
 
+/// What is known of a container's runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Runs {
+    /// Two runs differ by it: starts of the microVM, and of the container in it.
+    number: (u32, u32),
+    /// The present one goes on.
+    is_live: bool,
+    /// When the last one that is over began, where it did, and ended.
+    last: Option<(Option<u64>, u64)>,
+    /// There will be no more.
+    is_over: bool,
+}
+
+impl Runs {
+    /// Those of this container; none where it is not one of the microVM's.
+    pub(super) fn of(vm: &Vm, container: &str) -> Option<Self> {
+        let is_up = matches!(vm.state, VmState::Running | VmState::Stopping);
+        if vm.containers.is_empty() {
+            return (container_name(vm)?.as_str() == container).then(|| Self {
+                number: (vm.starts, 0),
+                is_live: is_up && vm.started_at_ms.is_some(),
+                last: vm
+                    .last_run
+                    .as_ref()
+                    .map(|run| (run.started_at_ms, run.ended_at_ms)),
+                is_over: !vm.state.is_active(),
+            });
+        }
+        let container = vm.containers.iter().find(|other| other.name == container)?;
+        let times = |end: &ContainerEnd| (end.started_at_ms, end.ended_at_ms);
+        Some(Self {
+            number: (vm.starts, container.restarts),
+            is_live: is_up && matches!(container.state, ContainerState::Running { .. }),
+            last: match &container.state {
+                ContainerState::Ended(end) => Some(times(end)),
+                _ => container.last.as_ref().map(times),
+            },
+            is_over: matches!(container.state, ContainerState::Ended(_)) || !vm.state.is_active(),
+        })
+    }
+
+    /// Where the run that is asked for lies in the log; none where there was none.
+    pub(super) fn span(&self, previous: bool) -> Option<Span> {
+        let of_last = self.last.map(|(started_ms, ended_ms)| Span {
+            from_ms: match (self.number, started_ms) {
+                ((1, 0), _) | (_, None) => 0,
+                (_, Some(started_ms)) => started_ms.saturating_sub(SLACK_MS),
+            },
+            until_ms: (self.is_live || previous).then_some(ended_ms),
+            live: false,
+        });
+        match (previous, self.is_live) {
+            (false, true) => Some(Span {
+                from_ms: self.last.map_or(0, |(_, ended_ms)| ended_ms.saturating_add(1)),
+                until_ms: None,
+                live: true,
+            }),
+            (false, false) => of_last,
+            // What came to rest for good is the present run, and the one before it is not remembered.
+            (true, false) if self.is_over => None,
+            (true, _) => of_last,
+        }
+    }
+}
+
 /// The part of a log that is one run's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
@@ -113,31 +180,6 @@ pub(super) struct Span {
     until_ms: Option<u64>,
     /// It goes on.
     live: bool,
-}
-
-/// Where the run that is asked for lies in the log of its microVM; none where there was none.
-pub(super) fn span(vm: &Vm, previous: bool) -> Option<Span> {
-    let is_live = matches!(vm.state, VmState::Running | VmState::Stopping) && vm.started_at_ms.is_some();
-    let last = vm.last_run.as_ref();
-    let of_last = last.map(|run| Span {
-        from_ms: match (vm.starts, run.started_at_ms) {
-            (1, _) | (_, None) => 0,
-            (_, Some(started_ms)) => started_ms.saturating_sub(SLACK_MS),
-        },
-        until_ms: (is_live || previous).then_some(run.ended_at_ms),
-        live: false,
-    });
-    match (previous, is_live) {
-        (false, true) => Some(Span {
-            from_ms: last.map_or(0, |run| run.ended_at_ms.saturating_add(1)),
-            until_ms: None,
-            live: true,
-        }),
-        (false, false) => of_last,
-        // What came to rest for good is the present run, and the one before it is not remembered.
-        (true, false) if !vm.state.is_active() => None,
-        (true, _) => of_last,
-    }
 }
 
 /// Makes lines of records.
@@ -215,25 +257,26 @@ impl Shape {
 pub(super) struct Tail {
     agent: Agent,
     vm: String,
-    starts: u32,
+    container: String,
+    number: (u32, u32),
     stream: LogStream,
     shape: Shape,
     follow: bool,
 }
 
 impl Tail {
-    /// At the beginning of what is asked for, of the microVM `vm`.
+    /// At the beginning of what is asked for: of the container `container` of the microVM `vm`.
     pub(super) async fn open(
         agent: Agent,
-        vm: &Vm,
-        span: Span,
+        (vm, container): (&Vm, &str),
+        (runs, span): (Runs, Span),
         options: &Options,
     ) -> Result<Self, ClientError> {
         let mut query = LogQuery {
             follow: options.follow && span.live,
             tail: options.tail,
-            container: container.map(String::from),
             since: Some(span.from_ms.max(options.since_ms)).filter(|ms| *ms > 0),
+            container: (!vm.containers.is_empty()).then(|| container.to_string()),
         };
         let mut shape = Shape::new(options, span);
         if let (Some(tail), Some(_)) = (options.tail, span.until_ms) {
@@ -246,7 +289,8 @@ impl Tail {
             stream: agent.vm_logs(&vm.id, &query).await?,
             agent,
             vm: vm.id.clone(),
-            starts: vm.starts,
+            container: container.into(),
+            number: runs.number,
             shape,
             follow: query.follow,
         })
@@ -282,7 +326,10 @@ impl Tail {
                 () = sleep(LOOK) => {}
             }
             let goes_on = match self.agent.vm(&self.vm).await {
-                Ok(vm) => vm.starts == self.starts && span(&vm, false).is_some_and(|span| span.live),
+                Ok(vm) => {
+                    let runs = Runs::of(&vm, &self.container);
+                    runs.is_some_and(|runs| runs.is_live && runs.number == self.number)
+                }
                 Err(ClientError::Refused(_)) => false,
                 // The agent is away for a moment: the stream tells whether for long.
                 Err(_) => true,

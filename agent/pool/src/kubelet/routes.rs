@@ -18,9 +18,9 @@ use tokio::time::timeout;
 
 use super::access::{Need, User, bearer};
 use super::figures::{Tally, Used, metrics, summary};
-use super::logs::{self, Tail, span};
+use super::logs::{self, Runs, Tail};
 use super::review::{Denied, Reviewer};
-use crate::pod::{Identity, container_name};
+use crate::pod::Identity;
 
 /// No answer but a log takes longer to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -191,18 +191,18 @@ async fn container_logs(
             format!("pod \"{pod}\" has no microVM here (yet)"),
         )
     })?;
-    if container_name(vm).as_ref() != Some(&container) {
+    let Some(runs) = Runs::of(vm, &container) else {
         let text = format!("container \"{container}\" is not one of pod \"{pod}\"");
         return Err(Refusal(StatusCode::NOT_FOUND, text));
-    }
-    let Some(span) = span(vm, options.previous) else {
+    };
+    let Some(span) = runs.span(options.previous) else {
         return Err(bad(if options.previous {
             format!("previous terminated container \"{container}\" in pod \"{pod}\" not found")
         } else {
             format!("container \"{container}\" in pod \"{pod}\" is waiting to start")
         }));
     };
-    let tail = Tail::open(desk.agent.clone(), vm, span, &options).await?;
+    let tail = Tail::open(desk.agent.clone(), (vm, &container), (runs, span), &options).await?;
     let body = Body::from_stream(tail.pieces());
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }

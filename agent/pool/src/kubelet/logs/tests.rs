@@ -8,7 +8,8 @@ fn vm(state: VmState, starts: u32, last: Option<(u64, u64)>) -> Vm {
         "id": "0123456789abcdef", "name": "v", "state": {"status": "running"}, "image": "i", "image_digest": "d",
         "command": [], "env": {}, "user": null, "working_dir": null, "cpus": 1, "memory_mib": 64, "disk_mib": null,
         "restart": {"policy": "always"}, "rm": false, "tty": false, "stdin": false, "created_at_ms": 1,
-        "started_at_ms": 10_000, "ended_at_ms": null, "restarts": 0, "vmm_pid": null, "timing": null
+        "started_at_ms": 10_000, "ended_at_ms": null, "restarts": 0, "vmm_pid": null, "timing": null,
+        "labels": {"secovia.pod/container": "main"}
     }))
     .unwrap();
     vm.state = state;
@@ -69,11 +70,48 @@ fn a_run_is_found_by_its_times() {
         (exited(), 1, Some((5_000, 6_000)), true, None),
     ] {
         let vm = vm(state, starts, last);
-        assert_eq!(span(&vm, previous), found, "{:?} {previous}", vm.state);
+        assert_eq!(
+            Runs::of(&vm, "main").unwrap().span(previous),
+            found,
+            "{:?} {previous}",
+            vm.state
+        );
     }
     let mut starting = vm(VmState::Starting, 1, None);
     starting.started_at_ms = None;
-    assert_eq!(span(&starting, false), None);
+    let runs = Runs::of(&starting, "main").unwrap();
+    assert_eq!(runs.span(false), None);
+    assert_eq!(Runs::of(&starting, "other"), None);
+}
+
+#[test]
+fn each_of_several_containers_has_runs_of_its_own() {
+    let mut several = vm(VmState::Running, 1, None);
+    let container = |name: &str, state: serde_json::Value, last: serde_json::Value, restarts: u32| {
+        json!({"name": name, "init": false, "image": "i", "image_digest": "d", "state": state, "last": last,
+            "restarts": restarts, "ready": true, "started": true})
+    };
+    let end = json!({"code": 1, "reason": null, "started_at_ms": 5_000, "ended_at_ms": 6_000});
+    several.containers = serde_json::from_value(json!([
+        container(
+            "runs",
+            json!({"status": "running", "since_ms": 7_000}),
+            end.clone(),
+            1
+        ),
+        container("waits", json!({"status": "waiting"}), json!(null), 0),
+    ]))
+    .unwrap();
+    let runs = |name: &str| Runs::of(&several, name);
+    let live = runs("runs").unwrap();
+    assert_eq!((live.number, live.span(false).unwrap().from_ms), ((1, 1), 6_001));
+    assert_eq!(live.span(true).unwrap().until_ms, Some(6_000));
+    assert_eq!(runs("waits").unwrap().span(false), None);
+    assert_eq!(
+        runs("main"),
+        None,
+        "the label is not asked where there are several"
+    );
 }
 
 fn options(query: Query) -> Result<Options, String> {
