@@ -91,6 +91,8 @@ struct Keeper {
     forgotten: BTreeMap<String, u64>,
     awaited: BTreeSet<String>,
     seen: Seen,
+    /// When this began: waits are by a clock that nobody sets.
+    begun: Instant,
     region_failures: u32,
     region_until_ms: u64,
     agent_is_lost: bool,
@@ -124,6 +126,7 @@ impl Pods {
             forgotten: BTreeMap::new(),
             awaited: BTreeSet::new(),
             seen: Seen::default(),
+            begun: Instant::now(),
             region_failures: 0,
             region_until_ms: 0,
             agent_is_lost: false,
@@ -201,13 +204,18 @@ impl Keeper {
         }
     }
 
+    fn tick_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
     fn failed(&mut self, pod: &Identity, failure: Failure) {
+        let tick_ms = self.tick_ms();
         let memory = self.memories.entry(pod.uid.clone()).or_default();
         let (reason, message) = match failure {
             Failure::Region(problem) => {
                 // What failed at the same time failed for the same reason.
-                if now_ms() >= self.region_until_ms {
-                    self.region_until_ms = now_ms() + delay_ms(self.region_failures, REGION_LONGEST_MS);
+                if tick_ms >= self.region_until_ms {
+                    self.region_until_ms = tick_ms + delay_ms(self.region_failures, REGION_LONGEST_MS);
                     self.region_failures = self.region_failures.saturating_add(1);
                     log::warn!("{problem}");
                 }
@@ -220,7 +228,7 @@ impl Keeper {
             }
             Failure::Held(hold) => {
                 let tries = self.tries.entry(pod.uid.clone()).or_default();
-                memory.not_before_ms = now_ms() + delay_ms(*tries, RETRY_LONGEST_MS);
+                memory.not_before_ms = tick_ms + delay_ms(*tries, RETRY_LONGEST_MS);
                 *tries = tries.saturating_add(1);
                 memory.hold = Some(hold.clone());
                 // In a kubelet's words: what failed is an event `Failed`, whatever the container waits for.
@@ -253,6 +261,7 @@ impl Keeper {
             host_ip: self.address,
             evicting: offer.ladder.ordered_by.is_some(),
             now_ms: now_ms(),
+            tick_ms: self.tick_ms(),
         };
         let plan = plan(&pods, &vms, &self.memories, &scene);
         let facts = Facts {
@@ -279,7 +288,7 @@ impl Keeper {
         let Task { pod: identity, steps } = task;
         let is_report = matches!(steps.as_slice(), [Step::Report(_)]);
         let writes = matches!(steps.first(), Some(Step::Report(_) | Step::Forget));
-        if writes && now_ms() < self.region_until_ms {
+        if writes && self.tick_ms() < self.region_until_ms {
             return;
         }
         let pod = self.bound.get(&identity.uid).cloned();
@@ -297,11 +306,12 @@ impl Keeper {
                 self.memories.entry(identity.uid.clone()).or_default().end = Some(end);
             }
         } else if steps == [Step::Forget] {
+            let tick_ms = self.tick_ms();
             let again_ms = self.forgotten.entry(identity.uid.clone()).or_default();
-            if now_ms() < *again_ms {
+            if tick_ms < *again_ms {
                 return;
             }
-            *again_ms = now_ms() + FORGET_AGAIN_MS;
+            *again_ms = tick_ms + FORGET_AGAIN_MS;
         }
         if !is_report {
             let flight = steps.iter().find_map(|step| match step {

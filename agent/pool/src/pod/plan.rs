@@ -62,7 +62,7 @@ pub struct Memory {
     pub flight: Option<Flight>,
     /// Why the last try came to nothing.
     pub hold: Option<Hold>,
-    /// The next try is not before this, in milliseconds since 1970-01-01 UTC.
+    /// The next try is not before this, by the scene's `tick_ms`: a wall clock that is set back holds nothing up.
     pub not_before_ms: u64,
     /// It was refused for good; that is to be reported.
     pub end: Option<End>,
@@ -77,6 +77,8 @@ pub struct Scene {
     pub evicting: bool,
     /// Now, in milliseconds since 1970-01-01 UTC.
     pub now_ms: u64,
+    /// Now, in milliseconds on a clock that nobody sets.
+    pub tick_ms: u64,
 }
 
 /// What is to be done for one Pod: the first of the steps, then the next; none after one that failed.
@@ -276,9 +278,10 @@ impl Desk<'_> {
     }
 
     fn may_try(&self, wake_ms: &mut Option<u64>) -> bool {
-        let is_due = self.scene.now_ms >= self.memory.not_before_ms;
+        let left_ms = self.memory.not_before_ms.saturating_sub(self.scene.tick_ms);
+        let is_due = left_ms == 0;
         if !is_due {
-            wake(wake_ms, self.memory.not_before_ms);
+            wake(wake_ms, self.scene.now_ms.saturating_add(left_ms));
         }
         is_due && self.memory.flight.is_none()
     }

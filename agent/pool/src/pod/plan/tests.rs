@@ -10,6 +10,7 @@ fn scene(now_ms: u64) -> Scene {
         host_ip: "192.0.2.7".parse().unwrap(),
         evicting: false,
         now_ms,
+        tick_ms: now_ms,
     }
 }
 
@@ -507,5 +508,31 @@ proptest! {
             let is_wanted = world.pods.iter().any(|pod| pod.metadata.uid.as_deref() == Some(uid.as_str()));
             prop_assert!(is_wanted, "nothing stays without a Pod");
         }
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_or_forth_holds_no_try_up() {
+    let pod = pod(1, "Always");
+    let memories = BTreeMap::from([(
+        Identity::of(&pod).unwrap().uid,
+        Memory {
+            not_before_ms: 10_000,
+            ..Memory::default()
+        },
+    )]);
+    for now_ms in [0, 5_000, 1 << 40] {
+        let at = |tick_ms| {
+            let scene = Scene {
+                tick_ms,
+                ..scene(now_ms)
+            };
+            plan(std::slice::from_ref(&pod), &[], &memories, &scene)
+        };
+        let creates = |plan: &Plan| plan.tasks.iter().any(|task| task.steps == [Step::Create]);
+        let early = at(9_000);
+        assert!(!creates(&early));
+        assert_eq!(early.wake_ms, Some(now_ms + 1_000));
+        assert!(creates(&at(10_000)));
     }
 }
