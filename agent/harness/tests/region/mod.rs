@@ -1,4 +1,5 @@
 //! A stand-in for a region's API server: Pods, their status, events, ConfigMaps; lists, watches, merge patches, deletions.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -113,6 +114,11 @@ impl Region {
             .map(|count| uid.to_string().repeat(count.parse().unwrap()))
             .collect::<Vec<_>>()
             .join("-");
+        self.bind_as(name, &uid, spec);
+    }
+
+    /// The same, with a uid that is given.
+    pub(crate) fn bind_as(&self, name: &str, uid: &str, spec: Value) {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "town", "uid": uid}, "spec": spec});
         pod["spec"]["nodeName"] = "node-1".into();
@@ -131,6 +137,18 @@ impl Region {
     pub(crate) fn vanish(&self, name: &str) {
         let pod = self.pod(name).unwrap();
         self.change("DELETED", name, pod);
+    }
+
+    /// A Pod gets a label.
+    pub(crate) fn label(&self, name: &str, key: &str, value: &str) {
+        let mut pod = self.pod(name).unwrap();
+        pod["metadata"]["labels"][key] = value.into();
+        self.change("MODIFIED", name, pod);
+    }
+
+    /// Whether there is a Pod of this uid.
+    pub(crate) fn has(&self, uid: &str) -> bool {
+        self.held().pods.values().any(|pod| pod["metadata"]["uid"] == uid)
     }
 
     /// A ConfigMap comes to be.
