@@ -125,8 +125,9 @@ async fn admit(
 async fn nothing(request: Request) -> Refusal {
     let first = request.uri().path().split('/').nth(1).unwrap_or_default();
     if NOT_DONE.contains(&first) {
+        // Without a colon: kubectl takes what it can read as YAML for an object, and shows nothing of it.
         let text = format!(
-            "{first} is not there: this node runs Pods as microVMs, and gives their logs and figures alone"
+            "{first} is not there, as this node runs Pods as microVMs and gives their logs and figures alone"
         );
         return Refusal(StatusCode::NOT_IMPLEMENTED, text);
     }
