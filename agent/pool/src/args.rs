@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use secovia_agent_api::SOCKET_PATH;
 
-use crate::kubelet::USUAL_PORT;
+use crate::home::USUAL_PORT;
 
 /// This node's part in its region's Kubernetes.
 #[derive(Debug, Parser)]

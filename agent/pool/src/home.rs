@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificate::Purpose;
 use crate::error::PoolError;
-use crate::kubelet::USUAL_PORT;
+
+/// At which port the region asks for logs and figures of Pods, where nothing is said: where it asks a kubelet.
+pub const USUAL_PORT: u16 = 10_250;
 
 /// Who this node is, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::events::Kind;
 use crate::pod::plan::{Flight, Memory, Scene, Step, Task, plan};
-use crate::pod::status::End;
+use crate::pod::status::{End, has_run};
 use crate::pod::{Facts, Identity};
 use bound::Bound;
 use error::Failure;
@@ -90,6 +90,8 @@ struct Keeper {
     /// When those may be told again that are still there though nothing is left of them here: others hold them.
     forgotten: BTreeMap<String, u64>,
     awaited: BTreeSet<String>,
+    /// When Pods came that have not run yet.
+    came: BTreeMap<String, Instant>,
     seen: Seen,
     /// When this began: waits are by a clock that nobody sets.
     begun: Instant,
@@ -125,6 +127,7 @@ impl Pods {
             reported: BTreeMap::new(),
             forgotten: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            came: BTreeMap::new(),
             seen: Seen::default(),
             begun: Instant::now(),
             region_failures: 0,
@@ -180,7 +183,10 @@ impl Keeper {
             Done::Report(pod, result) => {
                 self.reporting.remove(&pod.uid);
                 match result {
-                    Ok(()) => self.region_failures = 0,
+                    Ok(()) => {
+                        self.region_failures = 0;
+                        self.reported_running(&pod);
+                    }
                     Err(failure) => {
                         self.reported.remove(&pod.uid);
                         self.failed(&pod, failure);
@@ -201,6 +207,22 @@ impl Keeper {
                     Err(failure) => self.failed(&pod, failure),
                 }
             }
+        }
+    }
+
+    /// Says how long it took until a Pod ran, and the region knew it.
+    fn reported_running(&mut self, pod: &Identity) {
+        let reported = self.reported.get(&pod.uid);
+        let phase = reported.and_then(|(_, status)| status.phase.as_deref());
+        if phase == Some("Running")
+            && let Some(came) = self.came.remove(&pod.uid)
+        {
+            let ms = came.elapsed().as_millis();
+            log::info!(
+                "Pod {}/{} is reported as running {ms} ms after it came",
+                pod.namespace,
+                pod.name
+            );
         }
     }
 
@@ -263,6 +285,10 @@ impl Keeper {
             now_ms: now_ms(),
             tick_ms: self.tick_ms(),
         };
+        for pod in pods.iter().filter(|pod| !has_run(pod)) {
+            let came = Identity::of(pod).map(|pod| self.came.entry(pod.uid));
+            came.map(|came| came.or_insert_with(Instant::now));
+        }
         let plan = plan(&pods, &vms, &self.memories, &scene);
         let facts = Facts {
             node_name: self.node.clone(),
@@ -364,6 +390,7 @@ impl Keeper {
             .retain(|uid, memory| memory.flight.is_some() || bound.get(uid).is_some() || has_vm(uid));
         self.tries.retain(|uid, _| bound.get(uid).is_some());
         self.reported.retain(|uid, _| bound.get(uid).is_some());
+        self.came.retain(|uid, _| bound.get(uid).is_some());
         self.forgotten.retain(|uid, _| bound.get(uid).is_some());
         self.awaited
             .retain(|id| vms.iter().any(|vm| vm.id == *id && is_starting(vm)));

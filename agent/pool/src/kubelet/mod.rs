@@ -53,9 +53,6 @@ use figures::Tally;
 use review::Reviewer;
 use routes::{Desk, Peer, router};
 
-/// Where a kubelet is asked.
-pub const USUAL_PORT: u16 = 10_250;
-
 /// How long a peer may take to prove himself, and to say what he wants.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(30);
