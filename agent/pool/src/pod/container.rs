@@ -1,10 +1,10 @@
-//! A Pod's one container.
+//! A Pod's containers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Volume, VolumeMount};
-use secovia_agent_api::{Publish, TerminalSize, Transport};
+use secovia_agent_api::{Probe, Publish, TerminalSize, Transport};
 
 use super::env::{Context, environment};
 use super::expand::expand;
@@ -18,11 +18,12 @@ const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
 
 /// When an image is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PullPolicy {
     /// For every microVM anew, where it changed.
     Always,
     /// Where it is not there.
+    #[default]
     IfNotPresent,
     /// It has to be there.
     Never,
@@ -39,8 +40,23 @@ pub(super) struct Process {
     pub(super) working_dir: Option<String>,
     pub(super) publish: Vec<Publish>,
     pub(super) size: resources::Size,
+    pub(super) probes: Probes,
     pub(super) stdin: bool,
     pub(super) tty: Option<TerminalSize>,
+}
+
+/// How it is asked how it is.
+#[derive(Default)]
+pub(super) struct Probes {
+    pub(super) liveness: Option<Probe>,
+    pub(super) readiness: Option<Probe>,
+    pub(super) startup: Option<Probe>,
+}
+
+impl Probes {
+    pub(super) fn any(&self) -> bool {
+        self.liveness.is_some() || self.readiness.is_some() || self.startup.is_some()
+    }
 }
 
 /// Every field of the container, decided. `read` are its resources, which its environment may name.
@@ -70,19 +86,22 @@ pub(super) fn process(container: &Container, at: &str, context: &Context<'_>, ju
         termination_message_policy: _,
         tty,
         volume_devices,
-        volume_mounts,
+        // With the Pod's volumes.
+        volume_mounts: _,
         working_dir,
     } = container;
     let field = |name: &str| format!("{at}.{name}");
-    let probe = "this node makes no probes yet; leave it out";
     judge.refuse_if(
         lifecycle.is_some(),
         field("lifecycle"),
         "this node runs no hooks; leave it out",
     );
-    judge.refuse_if(liveness_probe.is_some(), field("livenessProbe"), probe);
-    judge.refuse_if(readiness_probe.is_some(), field("readinessProbe"), probe);
-    judge.refuse_if(startup_probe.is_some(), field("startupProbe"), probe);
+    let mut probe = |probe, name| super::probe::probe(probe, container, &field(name), judge);
+    let probes = Probes {
+        liveness: probe(liveness_probe.as_ref(), "livenessProbe"),
+        readiness: probe(readiness_probe.as_ref(), "readinessProbe"),
+        startup: probe(startup_probe.as_ref(), "startupProbe"),
+    };
     judge.refuse_if(
         restart_policy.is_some(),
         field("restartPolicy"),
@@ -98,13 +117,6 @@ pub(super) fn process(container: &Container, at: &str, context: &Context<'_>, ju
         field("volumeDevices"),
         "this node lends no devices",
     );
-    for (index, mount) in volume_mounts.iter().flatten().enumerate() {
-        judge.refuse_if(
-            !is_token(mount),
-            format!("{at}.volumeMounts[{index}]"),
-            "this node has no volumes yet",
-        );
-    }
     let image = image.clone().unwrap_or_default();
     judge.refuse_if(image.is_empty(), field("image"), "name one");
     let pull = match image_pull_policy.as_deref() {
@@ -167,6 +179,7 @@ pub(super) fn process(container: &Container, at: &str, context: &Context<'_>, ju
         working_dir,
         publish: published(ports.as_deref().unwrap_or_default(), at, judge),
         size: resources::size(context.resources, context.facts),
+        probes,
         stdin: *stdin == Some(true),
         tty: (*tty == Some(true)).then_some(TERMINAL),
     }
@@ -174,16 +187,15 @@ pub(super) fn process(container: &Container, at: &str, context: &Context<'_>, ju
 
 /// The token of the Pod's service account, which the API server mounts into every container that does not say otherwise. It is
 /// left out: a workload of a lent machine gets no rights in the region.
-fn is_token(mount: &VolumeMount) -> bool {
+pub(super) fn is_token(mount: &VolumeMount) -> bool {
     mount.mount_path.trim_end_matches('/') == TOKEN_DIR
 }
 
 /// Whether a volume is there for nothing but such a token.
-pub(super) fn is_token_volume(volume: &Volume, container: &Container) -> bool {
-    let mut uses = container
-        .volume_mounts
+pub(super) fn is_token_volume(volume: &Volume, containers: &[Container]) -> bool {
+    let mut uses = containers
         .iter()
-        .flatten()
+        .flat_map(|container| container.volume_mounts.iter().flatten())
         .filter(|mount| mount.name == volume.name)
         .peekable();
     let by_server = volume.secret.is_some() || volume.projected.is_some();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource,
-    ObjectFieldSelector, Pod, ResourceFieldSelector, SecretEnvSource, SecretKeySelector,
+    ObjectFieldSelector, Pod, PodSpec, ResourceFieldSelector, SecretEnvSource, SecretKeySelector,
 };
 
 use super::Quantity;
@@ -18,8 +18,22 @@ use super::resources::{Asked, Resources};
 pub struct Sources {
     /// `data` of each.
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// `binaryData` of each, where it has some.
+    pub binary: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// `data` of each, decoded. Never shown.
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+}
+
+impl Sources {
+    /// All that a ConfigMap holds.
+    pub(super) fn config_map(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
+        let texts = self.config_maps.get(name)?.iter();
+        let mut all: BTreeMap<String, Vec<u8>> = texts
+            .map(|(key, text)| (key.clone(), text.clone().into_bytes()))
+            .collect();
+        all.extend(self.binary.get(name).cloned().unwrap_or_default());
+        Some(all)
+    }
 }
 
 /// Which of them a Pod names.
@@ -31,10 +45,9 @@ pub struct Needs {
     pub secrets: BTreeSet<String>,
 }
 
-/// What a Pod's environment is made of, beside the Pod.
-pub fn needs(pod: &Pod) -> Needs {
-    let mut needs = Needs::default();
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+/// Which of them the environments of a Pod's containers name.
+pub(super) fn needs_of(spec: &PodSpec, needs: &mut Needs) {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     for container in containers {
         for from in container.env_from.iter().flatten() {
             needs
@@ -58,7 +71,6 @@ pub fn needs(pod: &Pod) -> Needs {
                 .extend(from.secret_key_ref.iter().map(|key| key.name.clone()));
         }
     }
-    needs
 }
 
 /// All that a variable's value may come from.
@@ -214,7 +226,7 @@ fn one_of(
     None
 }
 
-fn absent(what: &str, name: &str, optional: Option<bool>, judge: &mut Judge) {
+pub(super) fn absent(what: &str, name: &str, optional: Option<bool>, judge: &mut Judge) {
     if optional != Some(true) {
         judge.miss(format!("{what} {name} is not there"));
     }
@@ -231,7 +243,7 @@ fn text_of(value: &[u8], at: &str, key: &str, judge: &mut Judge) -> Option<Strin
 }
 
 /// The downward API's fields for variables.
-fn field(path: &str, context: &Context<'_>) -> Option<String> {
+pub(super) fn field(path: &str, context: &Context<'_>) -> Option<String> {
     let meta = &context.pod.metadata;
     let keyed = |prefix: &str| path.strip_prefix(prefix)?.strip_suffix("']");
     if let Some(key) = keyed("metadata.labels['") {

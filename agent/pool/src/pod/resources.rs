@@ -39,6 +39,8 @@ pub(super) struct Resources {
 pub(super) struct Size {
     pub(super) cpus: u8,
     pub(super) cpu_millis: u32,
+    /// What its CPU time may be at most, in thousandths of a CPU, before it is rounded up.
+    pub(super) most_millis: u64,
     pub(super) memory_mib: u64,
     pub(super) disk_mib: Option<u64>,
 }
@@ -106,6 +108,7 @@ pub(super) fn size(resources: &Resources, facts: &Facts) -> Size {
     Size {
         cpus,
         cpu_millis,
+        most_millis: most,
         memory_mib: limits
             .memory
             .or(requests.memory)
@@ -113,5 +116,25 @@ pub(super) fn size(resources: &Resources, facts: &Facts) -> Size {
             .filter(|mib| *mib > 0)
             .map_or(MEMORY_USUAL_MIB, |mib| mib.max(MEMORY_LEAST_MIB)),
         disk_mib: disk.map(|mib| mib.max(DISK_LEAST_MIB)),
+    }
+}
+
+/// The size of a microVM with several containers: what those that run side by side have in all, or one init container where
+/// that has more.
+pub(super) fn together(init: &[Size], containers: &[Size], facts: &Facts) -> Size {
+    let most = |of: fn(&Size) -> u64| {
+        let sum: u64 = containers.iter().map(of).sum();
+        init.iter().map(of).fold(sum, u64::max)
+    };
+    let host = u64::from(facts.cpus.clamp(1, 32));
+    let cpus = most(|size| size.most_millis).div_ceil(1_000).clamp(1, host) as u8;
+    let millis = u32::try_from(most(|size| size.cpu_millis.into())).unwrap_or(u32::MAX);
+    let disk = most(|size| size.disk_mib.unwrap_or(0));
+    Size {
+        cpus,
+        cpu_millis: millis.min(u32::from(cpus) * 1_000),
+        most_millis: most(|size| size.most_millis),
+        memory_mib: most(|size| size.memory_mib),
+        disk_mib: Some(disk).filter(|mib| *mib > 0),
     }
 }

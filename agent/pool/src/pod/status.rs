@@ -8,12 +8,12 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use secovia_agent_api::{Vm, VmRun, VmState};
+use secovia_agent_api::{ContainerEnd, Vm, VmContainer, VmRun, VmState};
 
 /// The condition of a Pod that is ended for the node's sake and not its own.
 pub const DISRUPTION: &str = "DisruptionTarget";
@@ -109,11 +109,11 @@ pub struct Standing<'a> {
 /// The status to report. What a kubelet does not write stays as it is.
 pub fn status(pod: &Pod, standing: &Standing<'_>) -> PodStatus {
     let before = pod.status.clone().unwrap_or_default();
-    let container = container(pod, &before, standing);
+    let (inits, containers) = statuses(pod, &before, standing);
     let phase = match standing.end {
         Some(End { succeeded: true, .. }) => "Succeeded",
         Some(_) => "Failed",
-        None if has_begun(&container) => "Running",
+        None if containers.iter().any(has_begun) => "Running",
         None => "Pending",
     };
     let start_time = before.start_time.clone().unwrap_or_else(|| time(standing.now_ms));
@@ -124,7 +124,7 @@ pub fn status(pod: &Pod, standing: &Standing<'_>) -> PodStatus {
     };
     PodStatus {
         phase: Some(phase.into()),
-        conditions: Some(conditions(pod, &before, standing, &container)),
+        conditions: Some(conditions(pod, &before, standing, &inits, &containers)),
         reason: end.and_then(|end| end.reason.clone()),
         message: end.and_then(|end| end.message.clone()),
         host_ip: Some(standing.host_ip.to_string()),
@@ -135,7 +135,8 @@ pub fn status(pod: &Pod, standing: &Standing<'_>) -> PodStatus {
         pod_ips: pod_ip.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip,
         start_time: Some(start_time),
-        container_statuses: Some(container.into_iter().collect()),
+        container_statuses: Some(containers),
+        init_container_statuses: Some(inits).filter(|inits| !inits.is_empty()),
         ..before
     }
 }
@@ -179,7 +180,11 @@ fn essence(status: &PodStatus) -> impl PartialEq + '_ {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         (type_.clone(), status.clone(), text(reason), text(message))
     };
-    let containers: Vec<ContainerStatus> = status.container_statuses.iter().flatten().map(kept).collect();
+    let all = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses);
+    let containers: Vec<ContainerStatus> = all.flatten().map(kept).collect();
     let conditions: Vec<_> = status.conditions.iter().flatten().map(condition).collect();
     let words = [
         &status.phase,
@@ -231,28 +236,53 @@ pub fn time(ms: u64) -> Time {
     Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
-fn has_begun(container: &Option<ContainerStatus>) -> bool {
-    container.as_ref().is_some_and(|container| {
-        let is_waiting = container
-            .state
+fn has_begun(container: &ContainerStatus) -> bool {
+    let is_waiting = container
+        .state
+        .as_ref()
+        .is_none_or(|state| state.waiting.is_some());
+    !is_waiting
+        || container
+            .last_state
             .as_ref()
-            .is_none_or(|state| state.waiting.is_some());
-        !is_waiting
-            || container
-                .last_state
-                .as_ref()
-                .is_some_and(|last| last.terminated.is_some())
-    })
+            .is_some_and(|last| last.terminated.is_some())
 }
 
-/// The container's status; none where the Pod never got that far.
-fn container(pod: &Pod, before: &PodStatus, standing: &Standing<'_>) -> Option<ContainerStatus> {
-    let spec = pod.spec.as_ref()?.containers.first()?;
-    let earlier = before
-        .container_statuses
-        .iter()
-        .flatten()
-        .find(|status| status.name == spec.name);
+/// The init containers' statuses and the others'.
+fn statuses(
+    pod: &Pod,
+    before: &PodStatus,
+    standing: &Standing<'_>,
+) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
+    let Some(spec) = &pod.spec else {
+        return (Vec::new(), Vec::new());
+    };
+    let all = |specs: &[Container], before: &Option<Vec<ContainerStatus>>| {
+        let specs = specs.iter();
+        let one = |spec: &Container| {
+            let mut earlier = before.iter().flatten();
+            let earlier = earlier.find(|status| status.name == spec.name);
+            container(spec, earlier, standing)
+        };
+        specs.filter_map(one).collect()
+    };
+    let inits = spec.init_containers.as_deref().unwrap_or_default();
+    (
+        all(inits, &before.init_container_statuses),
+        all(&spec.containers, &before.container_statuses),
+    )
+}
+
+/// A container's status; none where the Pod never got that far.
+fn container(
+    spec: &Container,
+    earlier: Option<&ContainerStatus>,
+    standing: &Standing<'_>,
+) -> Option<ContainerStatus> {
+    let mut several = standing.vm.iter().flat_map(|vm| &vm.containers);
+    if let (Some(vm), Some(one)) = (standing.vm, several.find(|one| one.name == spec.name)) {
+        return Some(one_of_several(vm, one, spec.image.as_deref().unwrap_or_default()));
+    }
     let Some(vm) = standing.vm else {
         return without_vm(
             &spec.name,
@@ -282,6 +312,60 @@ fn container(pod: &Pod, before: &PodStatus, standing: &Standing<'_>) -> Option<C
         state: Some(state),
         ..ContainerStatus::default()
     })
+}
+
+/// What the guest says of one of its containers.
+fn one_of_several(vm: &Vm, one: &VmContainer, image: &str) -> ContainerStatus {
+    let id = format!("{}/{}", container_id(vm), one.name);
+    let over = |end: &ContainerEnd| ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: Some(id.clone()),
+            exit_code: end.code,
+            finished_at: Some(time(end.ended_at_ms)),
+            message: end.reason.clone(),
+            reason: Some(word(end.started_at_ms.is_some(), end.code).into()),
+            started_at: end.started_at_ms.map(time),
+            ..ContainerStateTerminated::default()
+        }),
+        ..ContainerState::default()
+    };
+    let state = match &one.state {
+        // Nothing of it will come any more.
+        secovia_agent_api::ContainerState::Waiting if !vm.state.is_active() => terminated(vm),
+        secovia_agent_api::ContainerState::Waiting => {
+            let is_first = vm.containers.first().is_some_and(|first| first.name == one.name);
+            let waits_for_others = vm.containers.iter().any(|other| other.init) && !is_first;
+            let reason = if waits_for_others {
+                "PodInitializing"
+            } else {
+                "ContainerCreating"
+            };
+            waiting(reason, None)
+        }
+        secovia_agent_api::ContainerState::Running { since_ms } => ContainerState {
+            running: Some(ContainerStateRunning {
+                started_at: Some(time(*since_ms)),
+            }),
+            ..ContainerState::default()
+        },
+        secovia_agent_api::ContainerState::BackOff => waiting(
+            "CrashLoopBackOff",
+            Some("it is started again after a while".into()),
+        ),
+        secovia_agent_api::ContainerState::Ended(end) => over(end),
+    };
+    ContainerStatus {
+        container_id: Some(id.clone()),
+        image: image.into(),
+        image_id: one.image_digest.clone(),
+        last_state: one.last.as_ref().map(over),
+        name: one.name.clone(),
+        ready: one.ready && !vm.paused,
+        restart_count: i32::try_from(one.restarts).unwrap_or(i32::MAX),
+        started: Some(one.started),
+        state: Some(state),
+        ..ContainerStatus::default()
+    }
 }
 
 fn without_vm(
@@ -392,11 +476,7 @@ fn at_rest(vm: &Vm, code: Option<i32>, reason: Option<String>) -> ContainerState
 fn ended(vm: &Vm, run: &VmRun) -> ContainerState {
     let began = run.started_at_ms.is_some();
     let exit_code = run.code.unwrap_or(if began { KILLED } else { NOT_STARTED });
-    let reason = match exit_code {
-        _ if !began => "StartError",
-        0 => "Completed",
-        _ => "Error",
-    };
+    let reason = word(began, exit_code);
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(container_id(vm)),
@@ -411,6 +491,15 @@ fn ended(vm: &Vm, run: &VmRun) -> ContainerState {
     }
 }
 
+/// How a run ended, in one word.
+fn word(began: bool, code: i32) -> &'static str {
+    match code {
+        _ if !began => "StartError",
+        0 => "Completed",
+        _ => "Error",
+    }
+}
+
 fn container_id(vm: &Vm) -> String {
     format!("secovia://{}", vm.id)
 }
@@ -420,11 +509,26 @@ fn conditions(
     pod: &Pod,
     before: &PodStatus,
     standing: &Standing<'_>,
-    container: &Option<ContainerStatus>,
+    inits: &[ContainerStatus],
+    all: &[ContainerStatus],
 ) -> Vec<PodCondition> {
     let mut conditions = before.conditions.clone().unwrap_or_default();
-    let ready = container.as_ref().is_some_and(|container| container.ready) && standing.end.is_none();
-    let name = container.as_ref().map_or("", |container| &container.name);
+    let unready_ones = |all: &[ContainerStatus]| {
+        let names = all.iter().filter(|one| !one.ready);
+        let names: Vec<&str> = names.map(|one| one.name.as_str()).collect();
+        names.join(" ")
+    };
+    let ready = !all.is_empty() && all.iter().all(|one| one.ready) && standing.end.is_none();
+    let name = unready_ones(all);
+    // One whose containers run has got past them.
+    let initialized = inits.iter().all(|one| one.ready) || all.iter().any(has_begun);
+    let uninitialized = match initialized {
+        true => (None, None),
+        false => {
+            let message = format!("containers with incomplete status: [{}]", unready_ones(inits));
+            (Some("ContainersNotInitialized"), Some(message))
+        }
+    };
     let unready = || match standing.end {
         Some(End { succeeded: true, .. }) => (Some("PodCompleted"), None),
         Some(_) => (Some("PodFailed"), None),
@@ -455,7 +559,7 @@ fn conditions(
     let is_open = shut.is_empty();
     let mut all = vec![
         ("PodScheduled", true, (None, None)),
-        ("Initialized", true, (None, None)),
+        ("Initialized", initialized, uninitialized),
         ("ContainersReady", ready, containers),
         ("Ready", ready && is_open, gated),
     ];

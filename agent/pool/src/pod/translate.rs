@@ -3,15 +3,16 @@
 //! Every struct is taken apart field by field, so that a field of a later Kubernetes is decided when the library brings it: the
 //! compiler asks. What is left out (`_`) has its reason beside it.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use secovia_agent_api::{RestartPolicy, VmCreate};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use secovia_agent_api::{Mount, RestartPolicy, VmCreate};
 
-use super::container::{PullPolicy, is_token_volume, process};
+use super::container::{Process, PullPolicy, process};
 use super::env::{Context, Sources};
 use super::facts::Facts;
 use super::identity::{Identity, label};
 use super::refusal::{Judge, Trouble, has_any};
 use super::resources;
+use super::volume::{self, mounts};
 
 /// How long a workload has between SIGTERM and SIGKILL where the Pod does not say, in seconds.
 pub const USUAL_GRACE_S: u32 = 30;
@@ -23,6 +24,8 @@ pub struct Machine {
     pub create: VmCreate,
     /// When its image is fetched.
     pub pull: PullPolicy,
+    /// The images of further containers, and when they are fetched.
+    pub more: Vec<(String, PullPolicy)>,
     /// Secrets, by name, with credentials for the image's registry.
     pub pull_secrets: Vec<String>,
 }
@@ -63,7 +66,8 @@ pub fn translate(pod: &Pod, sources: &Sources, facts: &Facts) -> Result<Machine,
         // A name in the cluster's DNS, which is not served here.
         subdomain: _,
         termination_grace_period_seconds,
-        volumes,
+        // With the mounts.
+        volumes: _,
         // Seen to by `fences`, and the scheduler's.
         host_ipc: _,
         host_network: _,
@@ -116,16 +120,6 @@ pub fn translate(pod: &Pod, sources: &Sources, facts: &Facts) -> Result<Machine,
         "spec.os.name",
         "this node runs Linux",
     );
-    judge.refuse_if(
-        has_any(init_containers),
-        "spec.initContainers",
-        "this node runs one container a Pod so far",
-    );
-    judge.refuse_if(
-        containers.len() > 1,
-        "spec.containers[1]",
-        "this node runs one container a Pod so far",
-    );
     let grace = termination_grace_period_seconds
         .unwrap_or(USUAL_GRACE_S.into())
         .max(0);
@@ -143,33 +137,78 @@ pub fn translate(pod: &Pod, sources: &Sources, facts: &Facts) -> Result<Machine,
         judge.verdict()?;
         return Err(Trouble::Missing("the Pod has no container".into()));
     };
-    for (index, volume) in volumes.iter().flatten().enumerate() {
+    let mut one = |container: &Container, at: String| {
+        let read = resources::read(
+            container.resources.as_ref(),
+            &format!("{at}.resources"),
+            &mut judge,
+        );
+        let context = Context {
+            pod,
+            facts,
+            sources,
+            resources: &read,
+        };
+        let mounts = mounts(container, spec, &at, &mut judge);
+        let process = process(container, &at, &context, &mut judge);
+        (process, mounts)
+    };
+    let processes: Vec<_> = (0..)
+        .zip(containers)
+        .map(|(n, container)| one(container, format!("spec.containers[{n}]")))
+        .collect();
+    let inits = init_containers.iter().flatten();
+    let inits: Vec<_> = (0..)
+        .zip(inits.clone())
+        .map(|(n, container)| one(container, format!("spec.initContainers[{n}]")))
+        .collect();
+    for (index, (process, _)) in inits.iter().enumerate() {
         judge.refuse_if(
-            !is_token_volume(volume, container),
-            format!("spec.volumes[{index}]"),
-            "this node has no volumes yet",
+            process.probes.any(),
+            format!("spec.initContainers[{index}]"),
+            "an init container has no probes",
         );
     }
-    let at = "spec.containers[0]";
-    let read = resources::read(
-        container.resources.as_ref(),
-        &format!("{at}.resources"),
-        &mut judge,
-    );
+    let nothing = resources::Resources::default();
     let context = Context {
         pod,
         facts,
         sources,
-        resources: &read,
+        resources: &nothing,
     };
-    let process = process(container, at, &context, &mut judge);
+    let volumes = volume::volumes(spec, &context, &mut judge);
     judge.verdict()?;
     let mut labels = identity.labels();
     labels.insert(label::GRACE_S.into(), grace.to_string());
     labels.insert(label::CONTAINER.into(), container.name.clone());
-    let create = VmCreate {
+    let pull_secrets = image_pull_secrets.iter().flatten();
+    let pull_secrets = pull_secrets.map(|secret| secret.name.clone()).collect();
+    let base = VmCreate {
         name: Some(identity.vm_name()),
         hostname: Some(host_name(hostname.as_deref().unwrap_or(&identity.name))),
+        restart,
+        labels,
+        ..VmCreate::new("")
+    };
+    let is_plain = |(process, mounts): &(Process, Vec<Mount>)| !process.probes.any() && mounts.is_empty();
+    let mut processes = processes;
+    // One workload needs no supervisor in its guest: the agent is that.
+    if !(processes.len() == 1 && inits.is_empty() && volumes.is_empty() && processes.iter().all(is_plain)) {
+        let names: Vec<&Container> = containers.iter().collect();
+        let init_names: Vec<&Container> = init_containers.iter().flatten().collect();
+        return Ok(several(
+            base,
+            (
+                init_names.into_iter().zip(inits).collect(),
+                names.into_iter().zip(processes).collect(),
+            ),
+            volumes,
+            pull_secrets,
+            (grace, facts),
+        ));
+    }
+    let (process, _) = processes.remove(0);
+    let create = VmCreate {
         entrypoint: process.entrypoint,
         command: process.command,
         env: process.env,
@@ -180,21 +219,77 @@ pub fn translate(pod: &Pod, sources: &Sources, facts: &Facts) -> Result<Machine,
         memory_mib: process.size.memory_mib,
         disk_mib: process.size.disk_mib,
         publish: process.publish,
-        restart,
-        labels,
         stdin: process.stdin,
         tty: process.tty,
-        ..VmCreate::new(process.image)
+        image: process.image,
+        ..base
     };
-    let pull_secrets = image_pull_secrets
-        .iter()
-        .flatten()
-        .map(|secret| secret.name.clone());
     Ok(Machine {
         create,
         pull: process.pull,
-        pull_secrets: pull_secrets.collect(),
+        more: Vec::new(),
+        pull_secrets,
     })
+}
+
+/// A container with what becomes of it.
+type Decided<'a> = (&'a Container, (Process, Vec<Mount>));
+
+/// A microVM with several containers.
+fn several(
+    base: VmCreate,
+    (inits, containers): (Vec<Decided<'_>>, Vec<Decided<'_>>),
+    volumes: Vec<secovia_agent_api::Volume>,
+    pull_secrets: Vec<String>,
+    (grace, facts): (i64, &Facts),
+) -> Machine {
+    let sizes =
+        |all: &[Decided<'_>]| -> Vec<_> { all.iter().map(|(_, (process, _))| process.size).collect() };
+    let size = resources::together(&sizes(&inits), &sizes(&containers), facts);
+    let images = containers.iter().chain(&inits);
+    let mut images = images.map(|(_, (process, _))| (process.image.clone(), process.pull));
+    let (image, pull) = images.next().unwrap_or_default();
+    let more = images.collect();
+    let mut publish = Vec::new();
+    let mut whole = |(container, (process, mounts)): Decided<'_>| {
+        publish.extend(process.publish);
+        secovia_agent_api::Container {
+            name: container.name.clone(),
+            image: process.image,
+            entrypoint: process.entrypoint,
+            command: process.command,
+            env: process.env,
+            user: process.user,
+            working_dir: process.working_dir,
+            tty: process.tty,
+            stdin: process.stdin,
+            mounts,
+            liveness: process.probes.liveness,
+            readiness: process.probes.readiness,
+            startup: process.probes.startup,
+            grace_s: u32::try_from(grace).unwrap_or(USUAL_GRACE_S),
+        }
+    };
+    let init_containers = inits.into_iter().map(&mut whole).collect();
+    let containers = containers.into_iter().map(&mut whole).collect();
+    let create = VmCreate {
+        image,
+        init_containers,
+        containers,
+        volumes,
+        cpus: size.cpus,
+        cpu_millis: Some(size.cpu_millis),
+        memory_mib: size.memory_mib,
+        disk_mib: size.disk_mib,
+        publish,
+        ..base
+    };
+    Machine {
+        create,
+        pull,
+        more,
+        pull_secrets,
+    }
 }
 
 /// What would open the host, or is the business of what this node has not.
@@ -231,7 +326,7 @@ fn fences(spec: &PodSpec, judge: &mut Judge) {
         (
             spec.share_process_namespace == Some(true),
             "spec.shareProcessNamespace",
-            "a Pod has one container here; leave it out",
+            "each container sees its own processes here; leave it out",
         ),
     ] {
         judge.refuse_if(holds, field, why);

@@ -92,6 +92,9 @@ impl Region {
         let mut sources = Sources::default();
         for name in &needs.config_maps {
             if let Some(map) = self.found::<ConfigMap>(namespace, "ConfigMap", name).await? {
+                let binary = map.binary_data.unwrap_or_default().into_iter();
+                let binary = binary.map(|(key, value)| (key, value.0)).collect();
+                sources.binary.insert(name.clone(), binary);
                 sources
                     .config_maps
                     .insert(name.clone(), map.data.unwrap_or_default());

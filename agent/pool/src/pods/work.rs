@@ -1,7 +1,9 @@
 //! The steps of a plan, carried out.
 
+use std::collections::BTreeMap;
+
 use secovia_agent_api::client::{Client as Agent, ClientError};
-use secovia_agent_api::{ErrorCode, StopRequest};
+use secovia_agent_api::{ErrorCode, StopRequest, VmCreate};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -10,7 +12,7 @@ use super::images::Images;
 use super::region::Region;
 use crate::pod::plan::Step;
 use crate::pod::status::End;
-use crate::pod::{Facts, Identity, Trouble, container_name, needs, translate};
+use crate::pod::{Facts, Identity, Machine, Trouble, container_name, needs, translate};
 
 /// The word for a Pod that asks for what this node does not do.
 const NOT_SUPPORTED: &str = "NotSupported";
@@ -77,6 +79,7 @@ impl Worker {
         };
         self.region.note_soon(identity, "Pulled", &message);
         machine.create.image = found.name;
+        self.find_more(identity, &mut machine).await?;
         let vm = match self.agent.create_vm(&machine.create).await {
             Ok(vm) => vm,
             // It was made by a try whose answer was lost, and is adopted as soon as it is seen.
@@ -95,6 +98,41 @@ impl Worker {
             vm.name, vm.id, vm.image
         );
         self.region.note_soon(identity, "Created", &message);
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// The images of further containers, and all of them under the names that the agent has them by.
+    async fn find_more(&self, identity: &Identity, machine: &mut Machine) -> Result<(), Failure> {
+        let create = &machine.create;
+        let Some(first) = create.containers.first() else {
+            return Ok(());
+        };
+        let mut names = BTreeMap::from([(first.image.clone(), create.image.clone())]);
+        for (image, pull) in &machine.more {
+            if names.contains_key(image) {
+                continue;
+            }
+            let one = Machine {
+                create: VmCreate::new(image.clone()),
+                pull: *pull,
+                more: Vec::new(),
+                pull_secrets: machine.pull_secrets.clone(),
+            };
+            let found = self.images.find(identity, &one).await?;
+            if found.is_new {
+                let message = format!("Successfully pulled image \"{image}\" as {}", found.name);
+                self.region.note_soon(identity, "Pulled", &message);
+            }
+            names.insert(image.clone(), found.name);
+        }
+        let create = &mut machine.create;
+        for container in create.init_containers.iter_mut().chain(&mut create.containers) {
+            if let Some(name) = names.get(&container.image) {
+                container.image = name.clone();
+            }
+        }
         Ok(())
     }
 }

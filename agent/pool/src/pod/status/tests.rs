@@ -317,3 +317,85 @@ fn what_ran_and_is_gone_ended_unseen() {
         (137, Some("Failed"))
     );
 }
+
+#[test]
+fn several_containers_are_told_each_by_its_own() {
+    let end = |code| ContainerEnd {
+        code,
+        reason: None,
+        started_at_ms: Some(1_000),
+        ended_at_ms: 2_000,
+    };
+    let one = |name: &str, init, state, ready| VmContainer {
+        name: name.into(),
+        init,
+        image: "base".into(),
+        image_digest: "sha256:00".into(),
+        state,
+        last: None,
+        restarts: 0,
+        ready,
+        started: ready,
+    };
+    use secovia_agent_api::ContainerState::{BackOff, Ended, Running, Waiting};
+    let mut of_several = pod(1, "Always");
+    let spec = of_several.spec.as_mut().unwrap();
+    let named = |name: &str| Container {
+        name: name.into(),
+        ..spec.containers[0].clone()
+    };
+    (spec.init_containers, spec.containers) = (Some(vec![named("init")]), vec![named("a"), named("b")]);
+    let mut vm = vm(1, 1, VmState::Running);
+    let all = |init, a, b| vec![one("init", true, init, false), a, b];
+    let waiting = |name| one(name, false, Waiting, false);
+    let word = |status: &ContainerStatus| {
+        let state = status.state.clone().unwrap();
+        state.waiting.map(|waiting| waiting.reason.unwrap())
+    };
+
+    // The init container runs.
+    vm.containers = all(Running { since_ms: 1_000 }, waiting("a"), waiting("b"));
+    let first = status(&of_several, &standing(Some(&vm)));
+    assert_eq!(first.phase.as_deref(), Some("Pending"));
+    assert_eq!(condition(&first, "Initialized").status, "False");
+    assert_eq!(word(only(&first)).as_deref(), Some("PodInitializing"));
+    let init = &first.init_container_statuses.as_ref().unwrap()[0];
+    assert!(init.state.as_ref().unwrap().running.is_some());
+
+    // It is over; one of the others fails again and again.
+    let running = one("a", false, Running { since_ms: 3_000 }, true);
+    let mut failing = one("b", false, BackOff, false);
+    (failing.last, failing.restarts) = (Some(end(3)), 2);
+    vm.containers = all(Ended(end(0)), running.clone(), failing);
+    vm.containers[0].ready = true;
+    let second = status(&of_several, &standing(Some(&vm)));
+    assert_eq!(second.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&second, "Initialized").status, "True");
+    let ready = condition(&second, "Ready");
+    assert_eq!(ready.status, "False");
+    assert_eq!(
+        ready.message.as_deref(),
+        Some("containers with unready status: [b]")
+    );
+    let b = &second.container_statuses.as_ref().unwrap()[1];
+    assert_eq!(
+        (word(b).as_deref(), b.restart_count),
+        (Some("CrashLoopBackOff"), 2)
+    );
+    let last = b.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (3, Some("Error")));
+    assert_eq!(b.container_id.as_deref(), Some("secovia://0000000000000001/b"));
+
+    // All is well, and a report of that is news once.
+    vm.containers[2] = VmContainer {
+        name: "b".into(),
+        ..running
+    };
+    let third = status(&of_several, &standing(Some(&vm)));
+    assert_eq!(condition(&third, "Ready").status, "True");
+    let mut told = of_several.clone();
+    told.status = Some(second);
+    assert!(is_news(&told, &third));
+    told.status = Some(third.clone());
+    assert!(!is_news(&told, &third));
+}

@@ -55,6 +55,7 @@ fn sources() -> Sources {
             bytes(&[("key", b"from-secret"), ("blob", b"\xff")]),
         )]
         .into(),
+        ..Sources::default()
     }
 }
 
@@ -82,6 +83,14 @@ fn set(pod: &mut Value, path: &str, value: Value) {
         };
     }
     *at = value;
+}
+
+/// A Pod's specification with a volume that is mounted so.
+fn with_volume(mount: Value) -> Value {
+    let mut pod = pod();
+    set(&mut pod, "spec.volumes", json!([{"name": "v", "emptyDir": {}}]));
+    set(&mut pod, "spec.containers[0].volumeMounts", json!([mount]));
+    pod["spec"].clone()
 }
 
 fn rows() -> Vec<(&'static str, Value, Verdict)> {
@@ -161,12 +170,22 @@ fn rows() -> Vec<(&'static str, Value, Verdict)> {
         (
             "spec.initContainers",
             json!([{"name": "init", "image": "i"}]),
-            Refused("spec.initContainers"),
+            Done("/init_containers/0/image", json!("i")),
+        ),
+        (
+            "spec.initContainers",
+            json!([{"name": "init", "image": "i", "restartPolicy": "Always"}]),
+            Refused("spec.initContainers[0].restartPolicy"),
+        ),
+        (
+            "spec.initContainers",
+            json!([{"name": "init", "image": "i", "livenessProbe": {"tcpSocket": {"port": 1}}}]),
+            Refused("spec.initContainers[0]"),
         ),
         (
             "spec.containers[1]",
             json!({"name": "side", "image": "i"}),
-            Refused("spec.containers[1]"),
+            Done("/containers/1/image", json!("i")),
         ),
         ("spec.nodeSelector", json!({"a": "b"}), Defaulted),
         ("spec.os", json!({"name": "linux"}), Defaulted),
@@ -217,7 +236,77 @@ fn rows() -> Vec<(&'static str, Value, Verdict)> {
         (
             "spec.volumes",
             json!([{"name": "v", "emptyDir": {}}]),
+            Done("/volumes/0/content", json!({"empty": {}})),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]),
+            Done("/volumes/0/content", json!({"memory": {"size_bytes": 1048576}})),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "emptyDir": {"medium": "HugePages"}}]),
+            Refused("spec.volumes[0].emptyDir.medium"),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "configMap": {"name": "map", "items": [{"key": "key", "path": "a/b", "mode": 256}]}}]),
+            Done(
+                "/volumes/0/content/files/files",
+                json!([{"path": "a/b", "mode": 256, "gid": 0, "content": {"text": "from-map"}}]),
+            ),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "configMap": {"name": "map", "items": [{"key": "none", "path": "a"}]}}]),
+            Waits("key none of ConfigMap map"),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "configMap": {"name": "none"}}]),
+            Waits("ConfigMap none"),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "configMap": {"name": "none", "optional": true}}]),
+            Done("/volumes/0/content", json!({"files": {"files": []}})),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "secret": {"secretName": "secret", "defaultMode": 0o400}}]),
+            Done(
+                "/volumes/0/content/files/files/1",
+                json!({"path": "key", "mode": 0o400, "gid": 0, "content": {"text": "from-secret"}}),
+            ),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "secret": {"secretName": "secret", "items": [{"key": "key", "path": "../x"}]}}]),
             Refused("spec.volumes[0]"),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]),
+            Done(
+                "/volumes/0/content/files/files/0/content",
+                json!({"text": "app=\"web\""}),
+            ),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "projected": {"sources": [{"secret": {"name": "secret"}}, {"configMap": {"name": "map"}}]}}]),
+            Refused("spec.volumes[0]"),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [
+                {"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}]),
+            Done("/volumes/0/content/files/files/0/path", json!("n")),
+        ),
+        (
+            "spec.volumes",
+            json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
+            Refused("spec.volumes[0].projected.sources[0].serviceAccountToken"),
         ),
         (
             "spec.volumes",
@@ -422,6 +511,53 @@ fn rows() -> Vec<(&'static str, Value, Verdict)> {
             Refused("spec.containers[0].livenessProbe"),
         ),
         (
+            "spec.containers[0].livenessProbe",
+            json!({"exec": {"command": ["a"]}, "periodSeconds": 3, "timeoutSeconds": 0}),
+            Done(
+                "/containers/0/liveness",
+                json!({"check": {"exec": {"command": ["a"]}}, "initial_delay_s": 0,
+                "period_s": 3, "timeout_s": 1, "success": 1, "failure": 3}),
+            ),
+        ),
+        (
+            "spec.containers[0].readinessProbe",
+            json!({"httpGet": {"port": 8080, "path": "/h", "httpHeaders": [{"name": "A", "value": "b"}]}}),
+            Done(
+                "/containers/0/readiness/check/http",
+                json!({"port": 8080, "path": "/h", "headers": [["A", "b"]]}),
+            ),
+        ),
+        (
+            "spec.containers[0].startupProbe",
+            json!({"tcpSocket": {"port": "81", "host": "192.0.2.1"}, "failureThreshold": 30, "initialDelaySeconds": 2}),
+            Done("/containers/0/startup/failure", json!(30)),
+        ),
+        (
+            "spec.containers[0].livenessProbe",
+            json!({"httpGet": {"port": "none"}}),
+            Refused("spec.containers[0].livenessProbe.httpGet.port"),
+        ),
+        (
+            "spec.containers[0].livenessProbe",
+            json!({"httpGet": {"port": 1, "scheme": "HTTPS"}}),
+            Refused("spec.containers[0].livenessProbe.httpGet.scheme"),
+        ),
+        (
+            "spec.containers[0].livenessProbe",
+            json!({"tcpSocket": {"port": 1, "host": "db.local"}}),
+            Refused("spec.containers[0].livenessProbe.tcpSocket.host"),
+        ),
+        (
+            "spec.containers[0].livenessProbe",
+            json!({"grpc": {"port": 1}}),
+            Refused("spec.containers[0].livenessProbe.grpc"),
+        ),
+        (
+            "spec.containers[0].livenessProbe",
+            json!({"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 1}),
+            Refused("spec.containers[0].livenessProbe.terminationGracePeriodSeconds"),
+        ),
+        (
             "spec.containers[0].readinessProbe",
             json!({}),
             Refused("spec.containers[0].readinessProbe"),
@@ -456,6 +592,29 @@ fn rows() -> Vec<(&'static str, Value, Verdict)> {
             "spec.containers[0].volumeMounts",
             json!([{"name": "v", "mountPath": "/data"}]),
             Refused("spec.containers[0].volumeMounts[0]"),
+        ),
+        (
+            "spec",
+            with_volume(json!({"name": "v", "mountPath": "/data", "readOnly": true})),
+            Done(
+                "/containers/0/mounts/0",
+                json!({"volume": "v", "path": "/data", "read_only": true}),
+            ),
+        ),
+        (
+            "spec",
+            with_volume(json!({"name": "v", "mountPath": "/data", "subPath": "a"})),
+            Refused("spec.containers[0].volumeMounts[0].subPath"),
+        ),
+        (
+            "spec",
+            with_volume(json!({"name": "v", "mountPath": "/data", "mountPropagation": "Bidirectional"})),
+            Refused("spec.containers[0].volumeMounts[0].mountPropagation"),
+        ),
+        (
+            "spec",
+            with_volume(json!({"name": "v", "mountPath": "data"})),
+            Refused("spec.containers[0].volumeMounts[0].mountPath"),
         ),
         // Resources.
         (
@@ -750,4 +909,37 @@ fn what_the_environment_is_made_of_is_known_before() {
     let needs = needs(&serde_json::from_value(pod).unwrap());
     assert_eq!(needs.config_maps, ["a", "c"].map(String::from).into());
     assert_eq!(needs.secrets, ["b", "d"].map(String::from).into());
+}
+
+#[test]
+fn several_containers_share_a_machine_that_is_as_large_as_all_of_them() {
+    let mut pod = pod();
+    let container = |name: &str, cpu: &str, memory: &str| {
+        json!({"name": name, "image": "i", "resources": {"limits": {"cpu": cpu, "memory": memory}},
+            "ports": [{"containerPort": 80, "hostPort": if name == "a" { 8080 } else { 0 }}]})
+    };
+    set(
+        &mut pod,
+        "spec.containers",
+        json!([container("a", "500m", "100Mi"), container("b", "700m", "200Mi")]),
+    );
+    set(
+        &mut pod,
+        "spec.initContainers",
+        json!([container("c", "100m", "400Mi"), container("d", "2", "64Mi")]),
+    );
+    let machine = machine_of(&pod).unwrap();
+    let create = &machine.create;
+    assert_eq!(
+        (create.cpus, create.cpu_millis, create.memory_mib),
+        (2, Some(2_000), 400)
+    );
+    assert_eq!((create.publish.len(), create.image.as_str()), (1, "i"));
+    let names =
+        |all: &[secovia_agent_api::Container]| all.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&create.init_containers), ["c", "d"]);
+    assert_eq!(names(&create.containers), ["a", "b"]);
+    assert_eq!(machine.more.len(), 3);
+    assert!(create.command.is_empty() && create.env.is_empty());
+    assert!(create.containers.iter().all(|one| one.grace_s == 30));
 }
