@@ -90,6 +90,8 @@ struct Keeper {
     /// When those may be told again that are still there though nothing is left of them here: others hold them.
     forgotten: BTreeMap<String, u64>,
     awaited: BTreeSet<String>,
+    /// Until then nothing is asked of the agent for a Pod for which it could not do the last thing, not even a stop.
+    resting: BTreeMap<String, u64>,
     /// When Pods came that have not run yet.
     came: BTreeMap<String, Instant>,
     seen: Seen,
@@ -127,6 +129,7 @@ impl Pods {
             reported: BTreeMap::new(),
             forgotten: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            resting: BTreeMap::new(),
             came: BTreeMap::new(),
             seen: Seen::default(),
             begun: Instant::now(),
@@ -203,6 +206,7 @@ impl Keeper {
                             ..Memory::default()
                         };
                         self.tries.remove(&pod.uid);
+                        self.resting.remove(&pod.uid);
                     }
                     Err(failure) => self.failed(&pod, failure),
                 }
@@ -251,6 +255,8 @@ impl Keeper {
             Failure::Held(hold) => {
                 let tries = self.tries.entry(pod.uid.clone()).or_default();
                 memory.not_before_ms = tick_ms + delay_ms(*tries, RETRY_LONGEST_MS);
+                let rest_ms = delay_ms(*tries, REGION_LONGEST_MS);
+                self.resting.insert(pod.uid.clone(), tick_ms + rest_ms);
                 *tries = tries.saturating_add(1);
                 memory.hold = Some(hold.clone());
                 // In a kubelet's words: what failed is an event `Failed`, whatever the container waits for.
@@ -315,6 +321,13 @@ impl Keeper {
         let is_report = matches!(steps.as_slice(), [Step::Report(_)]);
         let writes = matches!(steps.first(), Some(Step::Report(_) | Step::Forget));
         if writes && self.tick_ms() < self.region_until_ms {
+            return;
+        }
+        let rests = self
+            .resting
+            .get(&identity.uid)
+            .is_some_and(|until_ms| self.tick_ms() < *until_ms);
+        if rests && !is_report {
             return;
         }
         let pod = self.bound.get(&identity.uid).cloned();
@@ -388,7 +401,10 @@ impl Keeper {
         let bound = &self.bound;
         self.memories
             .retain(|uid, memory| memory.flight.is_some() || bound.get(uid).is_some() || has_vm(uid));
-        self.tries.retain(|uid, _| bound.get(uid).is_some());
+        self.tries
+            .retain(|uid, _| bound.get(uid).is_some() || has_vm(uid));
+        self.resting
+            .retain(|uid, _| bound.get(uid).is_some() || has_vm(uid));
         self.reported.retain(|uid, _| bound.get(uid).is_some());
         self.came.retain(|uid, _| bound.get(uid).is_some());
         self.forgotten.retain(|uid, _| bound.get(uid).is_some());

@@ -4,9 +4,10 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Record, VmId};
 
@@ -21,7 +22,9 @@ const VERSION_KEY: &str = "schema_version";
 /// Records that survive the agent and the machine.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after an error of the disk: then redb refuses everything until it is opened anew. What was committed is there
+    /// again, and what failed has not happened.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
 }
 
@@ -95,24 +98,14 @@ impl Store {
             path: path.to_path_buf(),
             source: Box::new(source),
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| failed(redb::Error::Io(error)))?;
-        let database = FileBackend::new(file)
-            .and_then(|backend| Database::builder().create_with_backend(backend))
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
-                    path: path.to_path_buf(),
-                },
-                error => failed(error.into()),
-            })?;
+        let database = open_file(path).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => StoreError::InUse {
+                path: path.to_path_buf(),
+            },
+            error => failed(error),
+        })?;
         let store = Self {
-            database,
+            database: Mutex::new(Some(database)),
             path: path.to_path_buf(),
         };
         match store.prepare().map_err(failed)? {
@@ -130,18 +123,34 @@ impl Store {
 
     /// Makes the tables where they are missing, and returns the schema's version.
     fn prepare(&self) -> Result<u64, redb::Error> {
-        let transaction = self.database.begin_write()?;
-        let found = {
-            let mut meta = transaction.open_table(META)?;
-            let found = meta.get(VERSION_KEY)?.map(|value| value.value());
-            if found.is_none() {
-                meta.insert(VERSION_KEY, SCHEMA_VERSION)?;
-            }
-            transaction.open_table(VMS)?;
-            found.unwrap_or(SCHEMA_VERSION)
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            let found = {
+                let mut meta = transaction.open_table(META)?;
+                let found = meta.get(VERSION_KEY)?.map(|value| value.value());
+                if found.is_none() {
+                    meta.insert(VERSION_KEY, SCHEMA_VERSION)?;
+                }
+                transaction.open_table(VMS)?;
+                found.unwrap_or(SCHEMA_VERSION)
+            };
+            transaction.commit()?;
+            Ok(found)
+        })
+    }
+
+    /// Does something with the database, which is opened anew where the disk failed before.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match slot.take() {
+            Some(database) => database,
+            None => open_file(&self.path)?,
         };
-        transaction.commit()?;
-        Ok(found)
+        let result = act(&database);
+        if !matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            *slot = Some(database);
+        }
+        result
     }
 
     /// All records, oldest first.
@@ -163,14 +172,16 @@ impl Store {
     }
 
     fn read_all(&self) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(VMS)?;
-        let mut pairs = Vec::new();
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            pairs.push((key.value().to_string(), value.value().to_vec()));
-        }
-        Ok(pairs)
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(VMS)?;
+            let mut pairs = Vec::new();
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                pairs.push((key.value().to_string(), value.value().to_vec()));
+            }
+            Ok(pairs)
+        })
     }
 
     /// Writes a record. It is on the disk when this returns.
@@ -196,13 +207,15 @@ impl Store {
         &self,
         change: impl FnOnce(&mut redb::Table<'_, &'static str, &'static [u8]>) -> Result<(), redb::StorageError>,
     ) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(VMS)?;
-            change(&mut table)?;
-        }
-        transaction.commit()?;
-        Ok(())
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(VMS)?;
+                change(&mut table)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     fn failed(&self, operation: String, source: redb::Error) -> StoreError {
@@ -212,4 +225,18 @@ impl Store {
             source: Box::new(source),
         }
     }
+}
+
+/// Opens the file, readable by its owner only, and makes it where it is missing.
+fn open_file(path: &Path) -> Result<Database, redb::Error> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(redb::Error::Io)?;
+    let backend = FileBackend::new(file)?;
+    Ok(Database::builder().create_with_backend(backend)?)
 }
