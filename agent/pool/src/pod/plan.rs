@@ -183,7 +183,7 @@ impl Desk<'_> {
     fn decide(&self, wake_ms: &mut Option<u64>) -> Decision {
         match (&self.pod.metadata.deletion_timestamp, has_ended(self.pod)) {
             (Some(_), ended) => self.deleted(ended),
-            (None, true) => (None, self.stop(self.usual_grace())),
+            (None, true) => (None, self.ended()),
             (None, false) => self.wanted(wake_ms),
         }
     }
@@ -210,6 +210,20 @@ impl Desk<'_> {
         }
         steps.push(Step::Forget);
         (None, steps)
+    }
+
+    /// It has ended: what runs of it is stopped. What rests stays for its log, unless it holds ports of the host's: the
+    /// scheduler counts them as free again, and sends the Pod's successor.
+    fn ended(&self) -> Vec<Step> {
+        let holds_ports = |vm: &&Vm| {
+            vm.network
+                .as_ref()
+                .is_some_and(|network| !network.publish.is_empty())
+        };
+        match self.vm.filter(|vm| !vm.state.is_active()).filter(holds_ports) {
+            Some(vm) if self.memory.flight.is_none() => vec![Step::Remove { vm: vm.id.clone() }],
+            _ => self.stop(self.usual_grace()),
+        }
     }
 
     fn wanted(&self, wake_ms: &mut Option<u64>) -> Decision {

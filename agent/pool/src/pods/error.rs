@@ -35,7 +35,8 @@ impl Failure {
         match detail.code {
             ErrorCode::InsufficientResources => Self::Ended(End::because(out_of(&detail.lacking), text)),
             ErrorCode::AdmissionClosed => Self::Ended(End::because("NodeReclaimed", text)),
-            ErrorCode::PortTaken => Self::Ended(End::because("NodePorts", text)),
+            // Who has it is leaving, or is somebody of whom the scheduler knows nothing: it would send one Pod after the other.
+            ErrorCode::PortTaken => Self::held("NodePorts", text),
             ErrorCode::BadRequest => Self::held("CreateContainerConfigError", text),
             ErrorCode::ImageNotFound | ErrorCode::ImageInvalid => Self::held("ErrImagePull", text),
             _ => Self::held("CreateContainerError", text),
@@ -60,6 +61,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_that_is_taken_is_waited_for() {
+        let error = ClientError::Refused(ErrorDetail {
+            code: ErrorCode::PortTaken,
+            message: "why".into(),
+            lacking: Vec::new(),
+        });
+        assert!(matches!(Failure::agent(&error), Failure::Held(hold) if hold.reason == "NodePorts"));
+    }
+
+    #[test]
     fn a_pod_that_raced_a_shrinking_offer_is_refused_as_by_a_kubelet() {
         for (code, lacking, reason) in [
             (ErrorCode::InsufficientResources, vec!["cpu"], "OutOfcpu"),
@@ -75,7 +86,6 @@ mod tests {
             ),
             (ErrorCode::InsufficientResources, vec![], "OutOfresources"),
             (ErrorCode::AdmissionClosed, vec![], "NodeReclaimed"),
-            (ErrorCode::PortTaken, vec![], "NodePorts"),
         ] {
             let error = ClientError::Refused(ErrorDetail {
                 code,

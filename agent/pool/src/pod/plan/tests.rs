@@ -170,7 +170,15 @@ fn an_eviction_is_announced_carried_out_and_then_final() {
         (Some("Failed"), Some("Evicted"))
     );
     pod.status = Some((**status).clone());
-    assert_eq!(plan(&[pod], &rests, &BTreeMap::new(), &scene(30_000)).tasks, []);
+    let later = scene(30_000);
+    assert_eq!(
+        plan(std::slice::from_ref(&pod), &rests, &BTreeMap::new(), &later).tasks,
+        []
+    );
+    // Ports of the host's are its successor's.
+    let mut rests = rests;
+    rests[0].network.as_mut().unwrap().publish = vec!["8080:80".parse().unwrap()];
+    assert_eq!(steps(&[pod], &rests, None, &later), [Step::Remove { vm: id(1) }]);
 }
 
 #[test]
