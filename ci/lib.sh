@@ -94,7 +94,7 @@ kvm_is_fast() {
 # build_release: our programs, optimised.
 build_release() {
     cargo build --quiet --locked --release --manifest-path "$TREE/Cargo.toml" \
-        -p secovia-vmm -p secovia-jailer -p secovia-agent -p secovia-cli -p secovia-init >&2
+        -p secovia-vmm -p secovia-jailer -p secovia-agent -p secovia-cli -p secovia-init -p secovia-pool >&2
 }
 
 # build_back_door: the VMM with a device that hands its process to the guest, and the jailer, for tests that break out;
