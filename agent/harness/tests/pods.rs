@@ -153,7 +153,11 @@ async fn an_image_is_fetched_from_a_registry() {
     world.wait_running("first").await;
     let fetched = || {
         let held = world.region.held();
-        let pulled = held.events.iter().filter(|(_, reason, _)| reason == "Pulled");
+        // The event also tells, in other words, of an image that was here.
+        let pulled = held
+            .events
+            .iter()
+            .filter(|(_, _, message)| message.starts_with("Successfully pulled"));
         pulled.count()
     };
     assert_eq!(fetched(), 1);
