@@ -20,6 +20,17 @@ pub enum MemoryError {
         /// Why not.
         source: io::Error,
     },
+    /// The pool of huge pages is too small.
+    #[error(
+        "machine-config.huge_pages: take {mib} MiB of the host's huge pages: {source}; set aside {} of 2 MiB in \
+         /proc/sys/vm/nr_hugepages, or give None or Transparent", mib / 2
+    )]
+    Pool {
+        /// How much.
+        mib: u64,
+        /// Why not.
+        source: io::Error,
+    },
     /// A mapping is not as it should be.
     #[error("use a mapping as guest memory: {0}")]
     Use(#[from] vm_memory::mmap::MmapRegionError),
@@ -35,6 +46,9 @@ const HUGE: usize = 2 << 20;
 const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
+/// Not without reserving: a page that is not there when the guest first touches it would be its end.
+const POOL_FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+
 /// Which pages are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
@@ -42,6 +56,8 @@ pub enum Pages {
     Any,
     /// Huge ones where the host has some to spare.
     Huge,
+    /// Huge ones of the host's pool, which are there before the guest starts and are nobody else's.
+    Pool,
 }
 
 /// The address ranges that `size` bytes of memory take: start and length, lowest first.
@@ -53,7 +69,8 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     }
 }
 
-/// Maps `size` bytes of guest memory, a multiple of the page size, for the rest of the process's life.
+/// Maps `size` bytes of guest memory, a multiple of the page size (of the huge page's for [`Pages::Pool`]), for the rest of
+/// the process's life.
 ///
 /// The pages come from the host when the guest first touches them; nothing is set aside beforehand, so that a node can
 /// lend memory by weight and take it back. Guest and host addresses agree up to the size of a huge page, without which
@@ -64,10 +81,22 @@ pub fn create(size: u64, pages: Pages) -> Result<GuestMemory, MemoryError> {
     let mut regions = Vec::with_capacity(2);
     for (start, length) in ranges(size) {
         let mib = length >> 20;
-        let address =
-            map_aligned(length as usize, pages).map_err(|source| MemoryError::Map { mib, source })?;
+        let length = length as usize;
+        let plain = || map_aligned(length).map_err(|source| MemoryError::Map { mib, source });
+        let (address, flags) = match pages {
+            Pages::Any => (plain()?, FLAGS),
+            Pages::Huge => {
+                let address = plain()?;
+                ask_for_huge_pages(address, length);
+                (address, FLAGS)
+            }
+            Pages::Pool => {
+                let address = map_pool(length).map_err(|source| MemoryError::Pool { mib, source })?;
+                (address, POOL_FLAGS)
+            }
+        };
         // SAFETY: `address` is a mapping of `length` bytes, which nothing unmaps.
-        let region = unsafe { MmapRegion::build_raw(address, length as usize, PROTECTION, FLAGS) }?;
+        let region = unsafe { MmapRegion::build_raw(address.cast(), length, PROTECTION, flags) }?;
         regions.extend(GuestRegionMmap::new(region, GuestAddress(start)));
     }
     Ok(GuestMemory::from_regions(regions)?)
@@ -94,8 +123,17 @@ impl Reclaim for GiveBack {
     }
 }
 
+/// Maps huge pages of the host's pool, which always lie at a multiple of their size.
+fn map_pool(length: usize) -> io::Result<*mut libc::c_void> {
+    // SAFETY: a new mapping wherever the kernel likes.
+    match unsafe { libc::mmap(ptr::null_mut(), length, PROTECTION, POOL_FLAGS, -1, 0) } {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        address => Ok(address),
+    }
+}
+
 /// Maps memory at a multiple of the huge page size. Kernels before 6.7 do not do so by themselves.
-fn map_aligned(length: usize, pages: Pages) -> io::Result<*mut u8> {
+fn map_aligned(length: usize) -> io::Result<*mut libc::c_void> {
     let room = length.checked_add(HUGE).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: a new mapping wherever the kernel likes.
     let start = unsafe { libc::mmap(ptr::null_mut(), room, PROTECTION, FLAGS, -1, 0) };
@@ -114,15 +152,19 @@ fn map_aligned(length: usize, pages: Pages) -> io::Result<*mut u8> {
             );
         }
     }
-    let rest = length.checked_sub(HUGE).filter(|rest| *rest > 0);
-    if let Some(rest) = rest.filter(|_| pages == Pages::Huge) {
-        // SAFETY: `rest` bytes from there on are the end of the mapping; advice changes no contents.
-        let advised = unsafe { libc::madvise(address.wrapping_byte_add(HUGE), rest, libc::MADV_HUGEPAGE) };
-        if advised != 0 {
-            log::debug!("ask for huge pages: {}", io::Error::last_os_error());
-        }
+    Ok(address)
+}
+
+/// For all of a mapping of `length` bytes but its first 2 MiB (see [`create`]).
+fn ask_for_huge_pages(address: *mut libc::c_void, length: usize) {
+    let Some(rest) = length.checked_sub(HUGE).filter(|rest| *rest > 0) else {
+        return;
+    };
+    // SAFETY: `rest` bytes from there on are the end of the mapping; advice changes no contents.
+    let advised = unsafe { libc::madvise(address.wrapping_byte_add(HUGE), rest, libc::MADV_HUGEPAGE) };
+    if advised != 0 {
+        log::debug!("ask for huge pages: {}", io::Error::last_os_error());
     }
-    Ok(address.cast())
 }
 
 /// The host addresses of a region, for KVM's memory slots.

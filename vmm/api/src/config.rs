@@ -277,7 +277,7 @@ pub enum HugePages {
     /// Huge ones where the host has them to spare.
     #[default]
     Transparent,
-    /// 2 MiB each, which the host has reserved; not there yet.
+    /// 2 MiB each, of the host's pool (`/proc/sys/vm/nr_hugepages`), all of them taken before the guest starts.
     #[serde(rename = "2M")]
     TwoMebibytes,
 }

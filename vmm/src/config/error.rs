@@ -85,6 +85,14 @@ pub enum ConfigError {
     UnknownMmdsInterface { id: String },
     #[error("mmds-config.ipv4_address: {address}; give one from 169.254.1.0 to 169.254.254.255")]
     MmdsAddress { address: Ipv4Addr },
+    #[error(
+        "machine-config.mem_size_mib: {mib} MiB is no whole number of huge pages of 2M; give an even number"
+    )]
+    OddMemory { mib: u64 },
+    #[error(
+        "balloon: pages of the host's pool (machine-config.huge_pages 2M) do not go back one by one; leave out one of the two"
+    )]
+    BalloonOfHugePages,
     #[error("balloon.amount_mib: {mib} MiB, the machine has {memory_mib}; give less")]
     LargeBalloon { mib: u32, memory_mib: u64 },
     #[error("drives, network-interfaces, balloon, vsock, entropy: {count} devices; at most {max} fit")]

@@ -21,6 +21,7 @@ use secovia_vmm_api::{DriveSpec, HugePages, VmSpec};
 
 use crate::boot::BootConfig;
 use crate::cpuid::{Template, Topology};
+use crate::memory::Pages;
 
 pub use error::ConfigError;
 pub use file::read;
@@ -46,8 +47,8 @@ pub struct VmConfig {
     pub template: Template,
     /// Guest memory in bytes.
     pub memory: u64,
-    /// Whether huge pages are asked for, of which guest memory is made where the host has some to spare.
-    pub huge_pages: bool,
+    /// Of which pages it is made.
+    pub pages: Pages,
     /// What boots.
     pub boot: BootConfig,
     /// Disks, the root device first.
@@ -72,13 +73,17 @@ impl VmConfig {
         let (topology, memory) = parts::machine(&spec.machine_config, host_memory)?;
         parts::known(&spec)?;
         parts::device_count(&spec)?;
-        let huge_pages = spec.machine_config.huge_pages != HugePages::None;
+        let pages = match spec.machine_config.huge_pages {
+            HugePages::None => Pages::Any,
+            HugePages::Transparent => Pages::Huge,
+            HugePages::TwoMebibytes => Pages::Pool,
+        };
         let drives = drives::check(spec.drives)?;
         let boot_source = spec.boot_source.ok_or(ConfigError::NoBootSource)?;
         let boot = parts::boot(boot_source, drives.root_args.as_deref())?;
         let balloon = spec
             .balloon
-            .map(|spec| parts::balloon(spec, memory))
+            .map(|balloon| parts::balloon(balloon, spec.machine_config.huge_pages, memory))
             .transpose()?;
         let networks = &spec.network_interfaces;
         let mmds = spec
@@ -91,7 +96,7 @@ impl VmConfig {
             topology,
             template: template.unwrap_or_default(),
             memory,
-            huge_pages,
+            pages,
             boot,
             disks: drives.disks,
             mmds,

@@ -69,8 +69,9 @@ impl Part {
             },
             Self::Machine | Self::Balloon => {
                 let (_, memory) = machine(&spec.machine_config, host_memory)?;
-                spec.balloon
-                    .map_or(Ok(()), |spec| balloon(spec, memory).map(drop))
+                spec.balloon.map_or(Ok(()), |balloon_spec| {
+                    balloon(balloon_spec, spec.machine_config.huge_pages, memory).map(drop)
+                })
             }
             Self::Drives => drives::check(spec.drives.clone()).map(drop),
             Self::Cpu => spec
@@ -127,9 +128,6 @@ pub(super) fn machine(spec: &MachineSpec, host_memory: u64) -> Result<(Topology,
     if spec.track_dirty_pages {
         return not_yet("track_dirty_pages", "give false, or leave it out");
     }
-    if spec.huge_pages == HugePages::TwoMebibytes {
-        return not_yet("huge_pages", "give None or Transparent");
-    }
     if spec.cpu_template.as_deref().is_some_and(|name| name != "None") {
         return not_yet("cpu_template", "give \"None\", or leave it out");
     }
@@ -153,6 +151,9 @@ pub(super) fn machine(spec: &MachineSpec, host_memory: u64) -> Result<(Topology,
     }
     if mib > host_mib {
         return Err(ConfigError::TooMuchMemory { mib, host_mib });
+    }
+    if spec.huge_pages == HugePages::TwoMebibytes && !mib.is_multiple_of(2) {
+        return Err(ConfigError::OddMemory { mib });
     }
     Ok((Topology::new(vcpus, spec.smt), mib << 20))
 }
@@ -206,7 +207,14 @@ fn open(field: &'static str, path: &Path) -> Result<File, ConfigError> {
     }
 }
 
-pub(super) fn balloon(spec: BalloonSpec, memory: u64) -> Result<BalloonConfig, ConfigError> {
+pub(super) fn balloon(
+    spec: BalloonSpec,
+    huge_pages: HugePages,
+    memory: u64,
+) -> Result<BalloonConfig, ConfigError> {
+    if huge_pages == HugePages::TwoMebibytes {
+        return Err(ConfigError::BalloonOfHugePages);
+    }
     if spec.free_page_hinting {
         return Err(ConfigError::NotYet {
             field: "balloon.free_page_hinting".into(),

@@ -85,15 +85,25 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
 #[test]
 fn what_is_wrong_is_named_with_its_remedy() {
     type Change = fn(&mut VmSpec);
-    let cases: [(Change, &str); 29] = [
+    let cases: [(Change, &str); 30] = [
         (|s| s.boot_source = None, "boot-source: missing; name a kernel"),
         (
             |s| s.machine_config.track_dirty_pages = true,
             "machine-config.track_dirty_pages: not there yet",
         ),
         (
-            |s| s.machine_config.huge_pages = HugePages::TwoMebibytes,
-            "machine-config.huge_pages: not there yet; give None or Transparent",
+            |s| {
+                s.machine_config.huge_pages = HugePages::TwoMebibytes;
+                s.machine_config.mem_size_mib = 129;
+            },
+            "machine-config.mem_size_mib: 129 MiB is no whole number of huge pages",
+        ),
+        (
+            |s| {
+                s.machine_config.huge_pages = HugePages::TwoMebibytes;
+                s.balloon = Some(BalloonSpec::default());
+            },
+            "balloon: pages of the host's pool",
         ),
         (
             |s| s.machine_config.cpu_template = Some("T2".into()),

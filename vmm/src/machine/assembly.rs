@@ -28,7 +28,6 @@ use crate::config::VmConfig;
 use crate::confine::{Landlock, Right};
 use crate::cpuid::{self, Shown, Template};
 use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
-use crate::memory::Pages;
 use crate::vcpu::entry;
 use crate::vcpu::thread::Buses;
 use crate::{layout, memory};
@@ -97,12 +96,7 @@ pub(super) fn boot(
     } = parts;
     landlock.restrict(rights.into_iter().chain(kept))?;
 
-    let pages = if config.huge_pages {
-        Pages::Huge
-    } else {
-        Pages::Any
-    };
-    let memory = memory::create(config.memory, pages)?;
+    let memory = memory::create(config.memory, config.pages)?;
     let slots: Vec<_> = (0..devices.len()).map(inventory::slot).collect();
     let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots)?;
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;

@@ -151,11 +151,6 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
             json!(true),
             "machine-config.track_dirty_pages: not there yet",
         ),
-        (
-            "huge_pages",
-            json!("2M"),
-            "machine-config.huge_pages: not there yet",
-        ),
         ("huge_pages", json!("1G"), "unknown variant `1G`"),
         (
             "cpu_template",
@@ -177,6 +172,7 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
     for (field, value) in [
         ("smt", json!(true)),
         ("track_dirty_pages", json!(false)),
+        ("huge_pages", json!("2M")),
         ("huge_pages", json!("None")),
         ("huge_pages", json!("Transparent")),
         ("cpu_template", json!("None")),
