@@ -208,7 +208,7 @@ pub struct Ladder {
 /// Between two looks no more than this counts towards a cooldown: who does not look sees no calm.
 const RELIEF_STEP_MS: u64 = 5_000;
 
-/// At the worst, a rung has no more time than this.
+/// At the worst, a killed microVM's memory has no more time than this to be free before the next one is killed.
 const CRITICAL_HOLD_MS: u64 = 100;
 
 /// The most time that the last resort of an order gets.
@@ -257,9 +257,9 @@ impl Settings {
         match (rung, scarcity) {
             // To close costs nobody anything.
             (Rung::Open, _) => 0,
-            // What frees no memory is not waited for.
-            (Rung::Closed | Rung::Squeeze | Rung::Pause, Scarcity::Critical) => 0,
-            (Rung::Shutdown | Rung::Kill, Scarcity::Critical) => self.hold_ms.min(CRITICAL_HOLD_MS),
+            // What frees no memory is not waited for, nor is a guest that would have to shut down first.
+            (Rung::Closed | Rung::Squeeze | Rung::Pause | Rung::Shutdown, Scarcity::Critical) => 0,
+            (Rung::Kill, Scarcity::Critical) => self.hold_ms.min(CRITICAL_HOLD_MS),
             (_, _) => self.hold_ms,
         }
     }
@@ -356,13 +356,13 @@ impl Ladder {
             if self.waited_ms() < settings.hold(self.rung, input.scarcity) {
                 return;
             }
-            match self.rung {
-                // The guest that was asked has shut down, and it was not enough: the next one.
-                Rung::Shutdown if input.ending == 0 => return self.end_one(input, settings, effects),
-                Rung::Open | Rung::Closed | Rung::Squeeze | Rung::Pause | Rung::Shutdown | Rung::Kill => {}
+            let graceful = input.scarcity < Scarcity::Critical;
+            // The guest that was asked has shut down, and it was not enough: the next one.
+            if self.rung == Rung::Shutdown && graceful && input.ending == 0 {
+                return self.end_one(input, settings, effects);
             }
             self.go(above, Why::Scarcity(input.scarcity), effects);
-            if above >= Rung::Shutdown {
+            if above == Rung::Kill || above == Rung::Shutdown && graceful {
                 return self.end_one(input, settings, effects);
             }
         }

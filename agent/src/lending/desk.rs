@@ -160,6 +160,8 @@ impl Desk {
             return Err(AdmissionError::Journal(error));
         }
         drop(state);
+        // Whoever watches the owner looked rarely while nothing was lent.
+        self.changed.notify_one();
         Ok(Admission {
             desk: Arc::clone(self),
             vm,
@@ -298,7 +300,7 @@ impl Desk {
         self.state().ledger.lent()
     }
 
-    /// Comes when an order or the policy changed.
+    /// Comes when an order or the policy changed, or something was lent.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -91,7 +91,7 @@ fn scarcity_climbs_rung_by_rung_as_far_as_it_is_bad() {
 }
 
 #[test]
-fn at_the_worst_what_frees_no_memory_is_not_waited_for() {
+fn at_the_worst_one_is_killed_at_once_and_the_next_when_that_did_not_help() {
     let mut watched = Watched::new(2);
     watched.input.scarcity = Scarcity::Critical;
     let effects = watched.after(0);
@@ -102,13 +102,20 @@ fn at_the_worst_what_frees_no_memory_is_not_waited_for() {
             _ => None,
         })
         .collect();
-    assert_eq!(tos, [Rung::Closed, Rung::Squeeze, Rung::Pause, Rung::Shutdown]);
-    assert_eq!(effects.last(), Some(&Effect::ShutDownOne { within_ms: 100 }));
+    let all = [
+        Rung::Closed,
+        Rung::Squeeze,
+        Rung::Pause,
+        Rung::Shutdown,
+        Rung::Kill,
+    ];
+    assert_eq!(tos, all);
+    assert_eq!(effects.len(), all.len() + 1, "nobody is asked to shut down");
+    assert_eq!(effects.last(), Some(&Effect::KillOne));
     let measures = watched.ladder.measures();
-    assert!(measures.paused && measures.cpu == CpuShare::Fair);
-    watched.input.ending = 1;
-    assert_eq!(watched.after(100).last(), Some(&Effect::KillOne));
-    assert_eq!(watched.ladder.measures().cpu, CpuShare::First);
+    assert!(measures.paused && measures.cpu == CpuShare::First);
+    assert_eq!(watched.after(99), []);
+    assert_eq!(watched.after(1), [Effect::KillOne]);
 }
 
 #[test]
