@@ -1,5 +1,6 @@
 //! The task of one VM.
 
+mod alarm;
 mod asked;
 mod room;
 
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
+use self::alarm::Alarm;
 use super::collect::Collector;
 use super::containers::Containers;
 use super::drive::{Drive, Report, Work};
@@ -51,7 +53,8 @@ struct Actor {
     sessions: Sessions,
     log_grown: Arc<watch::Sender<u64>>,
     vmm: Option<Running>,
-    wake_at_ms: Option<u64>,
+    /// What it waits for.
+    alarm: Option<Alarm>,
     /// The VMM stands still.
     paused: bool,
     /// Who waits for the removal.
@@ -109,7 +112,7 @@ pub fn supervise(context: Arc<Context>, record: Record, begin: Begin) -> Supervi
         sessions: handle.sessions.clone(),
         log_grown,
         vmm: None,
-        wake_at_ms: None,
+        alarm: None,
         paused: false,
         removers: Vec::new(),
         removed: false,
@@ -125,16 +128,16 @@ impl Actor {
         // Nobody may be waiting.
         let _ = done.send(());
         while !self.removed {
-            let wake = self.wake_at_ms;
+            let alarm = self.alarm;
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some((command, reply)) => self.command(command, reply).await,
                     None => return,
                 },
                 Some(report) = self.reports.recv() => self.report(report).await,
-                () = sleep_until_ms(wake.unwrap_or(u64::MAX)), if wake.is_some() => {
-                    self.wake_at_ms = None;
-                    self.wake().await;
+                Some(time_ms) = rung(alarm) => {
+                    self.alarm = None;
+                    self.wake(time_ms).await;
                 }
             }
         }
@@ -153,7 +156,7 @@ impl Actor {
                 if let State::BackOff { until_ms, .. } = self.record.life.state {
                     // A clock that was set back must not make this wait for ages.
                     let latest = now_ms().saturating_add(self.context.config.backoff.max_ms);
-                    self.wake_at_ms = Some(until_ms.min(latest));
+                    self.alarm = Some(Alarm::at(until_ms.min(latest)));
                 }
             }
         }
@@ -196,13 +199,17 @@ impl Actor {
     }
 
     async fn happen(&mut self, event: Event) {
-        let steps = self.settle(&event).await;
+        self.happen_at(event, now_ms()).await;
+    }
+
+    async fn happen_at(&mut self, event: Event, time_ms: u64) {
+        let steps = self.settle(&event, time_ms).await;
         self.carry_out(steps).await;
     }
 
     /// Moves the life and writes it down, however long that takes: what has happened cannot be refused.
-    async fn settle(&mut self, event: &Event) -> Vec<Step> {
-        let (life, steps) = advance(&self.record.life, event, now_ms(), &self.context.config.backoff);
+    async fn settle(&mut self, event: &Event, time_ms: u64) -> Vec<Step> {
+        let (life, steps) = advance(&self.record.life, event, time_ms, &self.context.config.backoff);
         while let Err(error) = self.record_life(life.clone()) {
             log::error!("{error}; trying again");
             sleep(AGAIN).await;
@@ -278,7 +285,7 @@ impl Actor {
                     None
                 }
                 Step::Wake { at_ms } => {
-                    self.wake_at_ms = Some(at_ms);
+                    self.alarm = Some(Alarm::at(at_ms));
                     None
                 }
                 Step::Remove => {
@@ -287,7 +294,7 @@ impl Actor {
                 }
             };
             if let Some(event) = event {
-                steps.extend(self.settle(&event).await);
+                steps.extend(self.settle(&event, now_ms()).await);
             }
         }
         self.show();
@@ -499,7 +506,7 @@ impl Actor {
     fn clean_up(&mut self) {
         self.vmm = None;
         self.paused = false;
-        self.wake_at_ms = None;
+        self.alarm = None;
         block_in_place(|| {
             if let Err(error) = self.place.clear_runtime() {
                 log::warn!("remove {}: {error}", self.place.runtime.display());
@@ -535,6 +542,9 @@ fn lost() -> Event {
     }
 }
 
-async fn sleep_until_ms(at_ms: u64) {
-    sleep(Duration::from_millis(at_ms.saturating_sub(now_ms()))).await;
+/// The time, once the alarm rings; nothing at once where there is none.
+async fn rung(alarm: Option<Alarm>) -> Option<u64> {
+    let alarm = alarm?;
+    alarm.rings().await;
+    Some(alarm.time_ms())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Actor, Event, State, Step};
+use super::{Actor, Alarm, Event, State, Step};
 use crate::clock::now_ms;
 use crate::lending::desk::{Admission, AdmissionError, claim};
 
@@ -20,7 +20,7 @@ impl Actor {
     /// Starts a VM that rests, or lets it wait for room.
     pub(super) async fn start_or_wait(&mut self) {
         match self.room() {
-            Ok(admission) => self.start_with(admission, Event::Start).await,
+            Ok(admission) => self.start_with(admission, Event::Start, now_ms()).await,
             Err(error) => {
                 log::info!("{} ({}) waits: {error}", self.record.id, self.record.name);
                 self.happen(Event::Deferred).await;
@@ -29,25 +29,25 @@ impl Actor {
     }
 
     /// The time has come that the VM waited for; where it is to start, there must be room too.
-    pub(super) async fn wake(&mut self) {
+    pub(super) async fn wake(&mut self, time_ms: u64) {
         let due = match self.record.life.state {
-            State::BackOff { until_ms, .. } => now_ms() >= until_ms,
+            State::BackOff { until_ms, .. } => time_ms >= until_ms,
             _ => false,
         };
         if !due {
-            return self.happen(Event::Woken).await;
+            return self.happen_at(Event::Woken, time_ms).await;
         }
         match self.room() {
-            Ok(admission) => self.start_with(admission, Event::Woken).await,
+            Ok(admission) => self.start_with(admission, Event::Woken, time_ms).await,
             Err(error) => {
                 log::debug!("{} ({}) waits: {error}", self.record.id, self.record.name);
-                self.wake_at_ms = Some(now_ms().saturating_add(ROOM_AGAIN.as_millis() as u64));
+                self.alarm = Some(Alarm::at(now_ms().saturating_add(ROOM_AGAIN.as_millis() as u64)));
             }
         }
     }
 
-    async fn start_with(&mut self, admission: Admission, event: Event) {
-        let steps: Vec<Step> = self.settle(&event).await;
+    async fn start_with(&mut self, admission: Admission, event: Event, time_ms: u64) {
+        let steps: Vec<Step> = self.settle(&event, time_ms).await;
         admission.commit();
         self.carry_out(steps).await;
     }
