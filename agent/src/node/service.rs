@@ -307,7 +307,11 @@ impl Node {
         handle
             .command(command)
             .await
-            .map_err(|error| NodeError::command("remove", vm, error))
+            .map_err(|error| NodeError::command("remove", vm, error))?;
+        // Its task, which has nothing more to do, may not have ended yet: what it had is free.
+        let id = handle.view.borrow().record.id;
+        self.lock().remove(&id);
+        Ok(())
     }
 
     /// What a VM uses.
