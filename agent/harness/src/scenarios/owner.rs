@@ -130,33 +130,28 @@ pub async fn the_owners_memory_comes_first(programs: &Programs, load: &str) {
     for name in names {
         let create = VmCreate {
             memory_mib: 300,
-            cpu_millis: Some(100),
+            cpu_millis: Some(10),
             restart: RestartPolicy::Always,
             ..sh(name, script)
         };
         client.create_vm(&create).await.unwrap();
     }
-    let mut best = u64::MAX;
     for name in names {
         bed.running(name).await;
     }
-    for round in 1..=2 {
-        let begun = Instant::now();
-        // What came back in between fills its memory again.
-        while !all_filled(&client, &names).await {
-            assert!(begun.elapsed() < PATIENCE, "{}", bed.agent_log());
-            tokio::time::sleep(POLL).await;
-        }
-        let available = number("/proc/meminfo", "MemAvailable:") >> 10;
-        println!("round {round}: {available} MiB available beside three guests");
-        let took = owner(load, &["memory", "1200"]).await;
-        println!("round {round}: 1.2 GiB in {took} ms");
-        best = best.min(took);
-        let begun = Instant::now();
-        while client.offer().await.unwrap().ladder.rung != "open" {
-            assert!(begun.elapsed() < PATIENCE, "{}", bed.agent_log());
-            tokio::time::sleep(POLL).await;
-        }
+    let begun = Instant::now();
+    while !all_filled(&client, &names).await {
+        assert!(begun.elapsed() < PATIENCE, "{}", bed.agent_log());
+        tokio::time::sleep(POLL).await;
+    }
+    let available = number("/proc/meminfo", "MemAvailable:") >> 10;
+    println!("{available} MiB available beside three guests");
+    let beside = owner(load, &["memory", "1200"]).await;
+    println!("1.2 GiB in {beside} ms, {empty} ms on an empty host");
+    let begun = Instant::now();
+    while client.offer().await.unwrap().ladder.rung != "open" {
+        assert!(begun.elapsed() < PATIENCE, "{}", bed.agent_log());
+        tokio::time::sleep(POLL).await;
     }
     // A measurement in the midst of the owner's work says that it needs all that memory, and what was taken back waits.
     for name in names {
@@ -190,7 +185,7 @@ pub async fn the_owners_memory_comes_first(programs: &Programs, load: &str) {
     }
     println!("the ladder: {}", climbed.join(" "));
 
-    figures("memory", &json!({ "empty_ms": empty, "beside_ms": best }));
+    figures("memory", &json!({ "empty_ms": empty, "beside_ms": beside }));
     assert!(climbed.iter().any(|rung| rung == "squeeze"), "{climbed:?}");
     assert_eq!(client.verify_audit().await.unwrap().broken, None);
 }
