@@ -1,5 +1,8 @@
-//! The guest's memory: anonymous, reserved nowhere, in one piece up to the gap below 4 GiB and one above it.
+//! The guest's memory: anonymous, reserved nowhere, in one piece up to the gap below 4 GiB and one above it. Behind it,
+//! files that lie in the guest's address space.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::{io, ptr};
 
 use secovia_devices::virtio::balloon::Reclaim;
@@ -7,7 +10,7 @@ use secovia_devices::{GuestMemory, GuestSlice};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap};
 
-use crate::layout::{GAP_END, GAP_START};
+use crate::layout::{GAP_END, GAP_START, WINDOW_GRAIN};
 
 /// Why there is no guest memory.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +85,7 @@ pub fn create(size: u64, pages: Pages) -> Result<GuestMemory, MemoryError> {
     for (start, length) in ranges(size) {
         let mib = length >> 20;
         let length = length as usize;
-        let plain = || map_aligned(length).map_err(|source| MemoryError::Map { mib, source });
+        let plain = || map_aligned(length, PROTECTION).map_err(|source| MemoryError::Map { mib, source });
         let (address, flags) = match pages {
             Pages::Any => (plain()?, FLAGS),
             Pages::Huge => {
@@ -100,6 +103,73 @@ pub fn create(size: u64, pages: Pages) -> Result<GuestMemory, MemoryError> {
         regions.extend(GuestRegionMmap::new(region, GuestAddress(start)));
     }
     Ok(GuestMemory::from_regions(regions)?)
+}
+
+/// A file of the host's in the guest's address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Where the guest sees it.
+    pub(crate) guest: u64,
+    /// Where it is mapped, for the rest of the process's life.
+    pub(crate) host: u64,
+    /// In bytes.
+    pub(crate) length: u64,
+    /// The guest cannot write it.
+    pub(crate) read_only: bool,
+}
+
+/// All files in the guest's address space: one behind the other, above all memory.
+///
+/// Nobody here touches what is mapped: it is the guest's alone, and where another process cuts a file short, it is the
+/// guest that gets no answer. Devices do not reach it either, as it is no guest memory.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    next: u64,
+    open: Vec<Window>,
+}
+
+impl Windows {
+    /// None yet, beside `size` bytes of memory.
+    pub(crate) fn behind(size: u64) -> Self {
+        let end = ranges(size).last().map_or(0, |(start, length)| start + length);
+        Self {
+            next: end.max(GAP_END).next_multiple_of(WINDOW_GRAIN),
+            open: Vec::new(),
+        }
+    }
+
+    /// Maps `size` bytes of `file`, with zeroes behind them up to `length`. Returns where the guest sees them.
+    pub(crate) fn map(&mut self, file: &File, size: u64, length: u64, read_only: bool) -> io::Result<u64> {
+        let guest = self.next;
+        let next = guest
+            .checked_add(length)
+            .and_then(|end| end.checked_next_multiple_of(WINDOW_GRAIN));
+        let (Some(next), Ok(room), true) = (next, usize::try_from(length), size <= length) else {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        let protection = if read_only { libc::PROT_READ } else { PROTECTION };
+        let address = map_aligned(room, protection)?;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: the `size` bytes from `address` on are the start of a mapping that was just made and that nobody knows
+        // yet; they are mapped anew.
+        let mapped = unsafe { libc::mmap(address, size as usize, protection, flags, file.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.next = next;
+        self.open.push(Window {
+            guest,
+            host: address as u64,
+            length,
+            read_only,
+        });
+        Ok(guest)
+    }
+
+    /// Those that are mapped.
+    pub(crate) fn open(&self) -> &[Window] {
+        &self.open
+    }
 }
 
 /// Gives pages of the guest's memory back to the host.
@@ -133,10 +203,10 @@ fn map_pool(length: usize) -> io::Result<*mut libc::c_void> {
 }
 
 /// Maps memory at a multiple of the huge page size. Kernels before 6.7 do not do so by themselves.
-fn map_aligned(length: usize) -> io::Result<*mut libc::c_void> {
+fn map_aligned(length: usize, protection: i32) -> io::Result<*mut libc::c_void> {
     let room = length.checked_add(HUGE).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: a new mapping wherever the kernel likes.
-    let start = unsafe { libc::mmap(ptr::null_mut(), room, PROTECTION, FLAGS, -1, 0) };
+    let start = unsafe { libc::mmap(ptr::null_mut(), room, protection, FLAGS, -1, 0) };
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -212,6 +282,29 @@ mod tests {
         let slice = memory.get_slice(GuestAddress(1), PAGE).unwrap();
         GiveBack.reclaim(&slice).unwrap();
         assert_eq!(memory.read_obj::<u8>(GuestAddress(1)).unwrap(), 1);
+    }
+
+    #[test]
+    fn windows_lie_behind_all_memory_and_apart() {
+        let path = std::env::temp_dir().join(format!("window-{}", std::process::id()));
+        std::fs::write(&path, [7; 5000]).unwrap();
+        let file = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for (memory, first) in [
+            (128 << 20, 4 << 30),
+            (3 << 30, 4 << 30),
+            (4 << 30, 5 << 30),
+            ((4 << 30) + (1 << 20), (5 << 30) + (128 << 20)),
+        ] {
+            let mut windows = Windows::behind(memory);
+            let mut map = |length: u64| windows.map(&file, 5000, length, true);
+            assert_eq!(map(2 << 20).unwrap(), first);
+            assert_eq!(map(130 << 20).unwrap(), first + (128 << 20));
+            assert_eq!(map(2 << 20).unwrap(), first + (384 << 20));
+            assert!(map(u64::MAX).is_err() && map(4096).is_err());
+            let window = windows.open()[1];
+            assert_eq!((window.length, window.host % HUGE as u64), (130 << 20, 0));
+        }
     }
 
     #[test]

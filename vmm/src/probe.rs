@@ -79,7 +79,7 @@ pub fn measure() -> Result<String, ProbeError> {
     };
     if report.missing.is_empty() {
         let memory = memory::create(MEMORY, memory::Pages::Huge)?;
-        let vm = Vm::furnish(questions.machine.wait()?, memory.clone(), host.optional())?;
+        let vm = Vm::furnish(questions.machine.wait()?, memory.clone(), &[], host.optional())?;
         let mut vcpu = vm.create_vcpu(0)?;
         report.instructions_per_second = rate(1000, HARDWARE_SPEED / INSTRUCTIONS_PER_ROUND, |rounds| {
             enter(&vcpu, &memory, &COUNT, rounds)?;

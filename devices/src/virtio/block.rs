@@ -68,6 +68,14 @@ impl Block {
     /// what this one uses.
     pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
         let disk = Disk::open(config)?;
+        if !disk.size().is_multiple_of(SECTOR) {
+            log::warn!(
+                "disk {}: {} bytes are no whole number of sectors; the guest does not see the last {}",
+                disk.path().display(),
+                disk.size(),
+                disk.size() % SECTOR
+            );
+        }
         let mut features =
             (1 << VIRTIO_BLK_F_BLK_SIZE) | (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_SIZE_MAX);
         if config.read_only {

@@ -7,6 +7,7 @@ pub mod device;
 mod limited;
 pub mod mmio;
 pub mod net;
+pub mod pmem;
 pub mod rng;
 mod used;
 pub mod vsock;

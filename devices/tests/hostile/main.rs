@@ -52,6 +52,11 @@ fn net() {
 }
 
 #[test]
+fn pmem() {
+    run("pmem", &mut harness::pmem::PmemTarget::new());
+}
+
+#[test]
 fn vsock() {
     let mut target = harness::vsock::VsockTarget::new();
     let totals = run("vsock", &mut target);

@@ -49,14 +49,14 @@ pub struct VmSpec {
     /// The metadata service, where the guest has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mmds_config: Option<MmdsConfigSpec>,
+    /// Disks that are memory to the guest, in the order in which the guest names them (pmem0, pmem1); but the root device
+    /// comes first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pmem: Vec<PmemSpec>,
     /// Memory that is added while the machine runs.
     #[serde(default, skip_serializing)]
     #[cfg_attr(feature = "openapi", schema(ignore))]
     pub memory_hotplug: NotYet,
-    /// Disks that are memory to the guest.
-    #[serde(default, skip_serializing)]
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    pub pmem: NotYet,
 }
 
 /// How the guest reaches the metadata service.
@@ -171,6 +171,25 @@ pub struct DriveSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
+}
+
+/// A disk that is memory to the guest (virtio-pmem): it reads the host's page cache in place, so that what many machines
+/// share is in memory once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PmemSpec {
+    /// Its name, unique among these.
+    pub id: String,
+    /// A regular file or block device. The guest sees its size rounded up to 2 MiB; what it writes past the end is lost.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub path_on_host: PathBuf,
+    /// The guest's root file system lies here: `root=/dev/pmem0` and `ro` or `rw` join the command line.
+    #[serde(default)]
+    pub root_device: bool,
+    /// The guest cannot write it.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// How a disk's requests reach the host.

@@ -89,6 +89,8 @@ requests! {
     put_drive put "/drives/{id}" changes DriveSpec;
     /// Changes a disk. After the start.
     patch_drive patch "/drives/{id}" changes DrivePatch;
+    /// A disk that is memory to the guest. Before the start.
+    put_pmem put "/pmem/{id}" changes PmemSpec;
     /// A network interface. Before the start.
     put_network put "/network-interfaces/{id}" changes NetworkInterfaceSpec;
     /// Changes one's limits. After the start.

@@ -175,6 +175,9 @@ impl Model {
             Request::PutDrive(drive) => self.part(Part::Drives, |spec| {
                 put(&mut spec.drives, drive, |drive| &drive.drive_id);
             }),
+            Request::PutPmem(pmem) => self.part(Part::Pmem, |spec| {
+                put(&mut spec.pmem, pmem, |pmem| &pmem.id);
+            }),
             Request::PutNetwork(network) => self.part(Part::Networks, |spec| {
                 put(&mut spec.network_interfaces, network, |network| &network.iface_id);
             }),

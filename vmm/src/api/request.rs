@@ -4,7 +4,7 @@ use secovia_devices::virtio::block::Disk;
 use secovia_vmm_api::{
     ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, CpuConfigSpec, DrivePatch,
     DriveSpec, EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, MmdsConfigSpec,
-    NetworkInterfacePatch, NetworkInterfaceSpec, SerialSpec, VmState, VsockSpec,
+    NetworkInterfacePatch, NetworkInterfaceSpec, PmemSpec, SerialSpec, VmState, VsockSpec,
 };
 use serde_json::Value;
 
@@ -25,6 +25,7 @@ pub enum Request {
     PutDrive(DriveSpec),
     /// With the disk, once it is known that it is wanted: it is the API's thread that opens it.
     PatchDrive(DrivePatch, Option<NewDisk>),
+    PutPmem(PmemSpec),
     PutNetwork(NetworkInterfaceSpec),
     PatchNetwork(NetworkInterfacePatch),
     PutVsock(VsockSpec),
@@ -82,6 +83,7 @@ impl Request {
             | Self::PutMachine(_)
             | Self::PatchMachine(_)
             | Self::PutDrive(_)
+            | Self::PutPmem(_)
             | Self::PutNetwork(_)
             | Self::PutVsock(_)
             | Self::PutEntropy(_)
@@ -120,6 +122,7 @@ impl Request {
             Self::PatchMachine(_) => (PATCH, "machine_cfg"),
             Self::PutDrive(_) => (PUT, "drive"),
             Self::PatchDrive(..) => (PATCH, "drive"),
+            Self::PutPmem(_) => (PUT, "pmem"),
             Self::PutNetwork(_) => (PUT, "network"),
             Self::PatchNetwork(_) => (PATCH, "network"),
             Self::PutVsock(_) => (PUT, "vsock"),

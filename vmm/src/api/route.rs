@@ -1,7 +1,7 @@
 //! From method, path and body to a request.
 
 use secovia_vmm_api::{
-    ActionSpec, DrivePatch, DriveSpec, NetworkInterfacePatch, NetworkInterfaceSpec, VmPatch,
+    ActionSpec, DrivePatch, DriveSpec, NetworkInterfacePatch, NetworkInterfaceSpec, PmemSpec, VmPatch,
 };
 use serde::de::DeserializeOwned;
 
@@ -51,6 +51,11 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
             named(path, id, &patch.drive_id)?;
             Request::PatchDrive(patch, None)
         }
+        (Put, "pmem", Some(id), None) => {
+            let spec: PmemSpec = json(path, body)?;
+            named(path, id, &spec.id)?;
+            Request::PutPmem(spec)
+        }
         (Put, "network-interfaces", Some(id), None) => {
             let spec: NetworkInterfaceSpec = json(path, body)?;
             named(path, id, &spec.iface_id)?;
@@ -83,13 +88,12 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
 /// What Firecracker has and this program does not have yet.
 fn not_yet(method: Method, first: &str, second: Option<&str>) -> Option<&'static str> {
     Some(match (method, first, second) {
-        (_, "pmem", _) => "a disk that is memory to the guest (/pmem)",
         (_, "hotplug", Some("memory")) => "memory that is added while the machine runs (/hotplug/memory)",
         (_, "snapshot", Some("create" | "load")) => "a snapshot (/snapshot/create, /snapshot/load)",
         (_, "balloon", Some("hinting")) => {
             "free page hinting (/balloon/hinting); /balloon has free_page_reporting"
         }
-        (Method::Delete, "drives" | "network-interfaces", Some(_)) => {
+        (Method::Delete, "drives" | "network-interfaces" | "pmem", Some(_)) => {
             "a device that is taken away from a machine"
         }
         _ => return None,

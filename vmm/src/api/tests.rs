@@ -381,8 +381,8 @@ fn what_is_wrong_is_named() {
             NotStarted,
             "PUT",
             "/pmem/a",
-            json!({}),
-            "(/pmem) is not there yet",
+            json!({ "id": "b", "path_on_host": "/" }),
+            "/pmem/a: the body is about \"b\"",
         ),
         (
             NotStarted,

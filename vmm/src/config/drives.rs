@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use secovia_devices::virtio::block::{BlockConfig, Cache};
-use secovia_vmm_api::{CacheType, DriveSpec, IoEngine};
+use secovia_vmm_api::{CacheType, DriveSpec, IoEngine, VmSpec};
 
 use super::error::{ConfigError, FileFault};
 use super::limits::limit;
@@ -16,10 +17,25 @@ pub(super) struct Drives {
     pub(super) root_args: Option<String>,
 }
 
+/// Checks that no more than one disk of whatever kind is the root device.
+pub(super) fn one_root(spec: &VmSpec) -> Result<(), ConfigError> {
+    let drives = spec.drives.iter().filter(|drive| drive.is_root_device);
+    let pmem = spec.pmem.iter().filter(|pmem| pmem.root_device);
+    let mut roots = drives
+        .map(|drive| &drive.drive_id)
+        .chain(pmem.map(|pmem| &pmem.id));
+    match (roots.next(), roots.next()) {
+        (Some(first), Some(second)) => Err(ConfigError::TwoRoots {
+            first: first.clone(),
+            second: second.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Checks the drives. The root device becomes the first, `/dev/vda`; the others keep their order.
 pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
     let mut ids = HashSet::new();
-    let mut root: Option<&DriveSpec> = None;
     for (index, spec) in specs.iter().enumerate() {
         if spec.drive_id.is_empty() {
             return Err(ConfigError::EmptyDriveId { index });
@@ -29,20 +45,10 @@ pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
                 id: spec.drive_id.clone(),
             });
         }
-        match (spec.is_root_device, root) {
-            (true, Some(first)) => {
-                return Err(ConfigError::TwoRoots {
-                    first: first.drive_id.clone(),
-                    second: spec.drive_id.clone(),
-                });
-            }
-            (true, None) => root = Some(spec),
-            (false, _) if spec.partuuid.is_some() => {
-                return Err(ConfigError::UnusedPartuuid {
-                    id: spec.drive_id.clone(),
-                });
-            }
-            (false, _) => {}
+        if spec.partuuid.is_some() && !spec.is_root_device {
+            return Err(ConfigError::UnusedPartuuid {
+                id: spec.drive_id.clone(),
+            });
         }
         let not_yet = |field, remedy| ConfigError::NotYet {
             field: format!("drives.{}.{field}", spec.drive_id),
@@ -54,8 +60,12 @@ pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
         if spec.socket.is_some() {
             return Err(not_yet("socket", "give path_on_host"));
         }
-        exists(spec)?;
+        exists(
+            || format!("drives.{}.path_on_host", spec.drive_id),
+            &spec.path_on_host,
+        )?;
     }
+    let root = specs.iter().find(|spec| spec.is_root_device);
     let root_args = root.map(root_args).transpose()?;
 
     specs.sort_by_key(|spec| !spec.is_root_device);
@@ -78,15 +88,15 @@ pub(super) fn disk(spec: DriveSpec) -> BlockConfig {
 }
 
 /// Says in the configuration's own words what the device would say later: the file is missing, or is none.
-fn exists(spec: &DriveSpec) -> Result<(), ConfigError> {
-    let fault = match fs::metadata(&spec.path_on_host) {
+pub(super) fn exists(field: impl FnOnce() -> String, path: &Path) -> Result<(), ConfigError> {
+    let fault = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() || metadata.file_type().is_block_device() => return Ok(()),
         Ok(_) => FileFault::NotADisk,
         Err(error) => FileFault::Open(error),
     };
     Err(ConfigError::File {
-        field: format!("drives.{}.path_on_host", spec.drive_id),
-        path: spec.path_on_host.clone(),
+        field: field(),
+        path: path.into(),
         fault,
     })
 }

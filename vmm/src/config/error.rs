@@ -45,12 +45,16 @@ pub enum ConfigError {
     EmptyDriveId { index: usize },
     #[error("drives: drive_id {id:?} is there twice; give each drive its own")]
     DoubledDriveId { id: String },
-    #[error("drives: {first:?} and {second:?} both have is_root_device true; leave it to one")]
+    #[error("drives, pmem: {first:?} and {second:?} are both said to be the root device; leave it to one")]
     TwoRoots { first: String, second: String },
     #[error("drives.{id}.partuuid: only of use with is_root_device true; remove it")]
     UnusedPartuuid { id: String },
     #[error("drives.{id}.partuuid: {partuuid:?} is no UUID; give hexadecimal digits and dashes")]
     BadPartuuid { id: String, partuuid: String },
+    #[error("pmem: entry {index} has an empty id; name it")]
+    EmptyPmemId { index: usize },
+    #[error("pmem: id {id:?} is there twice; give each its own")]
+    DoubledPmemId { id: String },
     #[error("network-interfaces: entry {index} has an empty iface_id; name it")]
     EmptyIfaceId { index: usize },
     #[error("network-interfaces: iface_id {id:?} is there twice; give each interface its own")]
@@ -95,7 +99,7 @@ pub enum ConfigError {
     BalloonOfHugePages,
     #[error("balloon.amount_mib: {mib} MiB, the machine has {memory_mib}; give less")]
     LargeBalloon { mib: u32, memory_mib: u64 },
-    #[error("drives, network-interfaces, balloon, vsock, entropy: {count} devices; at most {max} fit")]
+    #[error("drives, pmem, network-interfaces, balloon, vsock, entropy: {count} devices; at most {max} fit")]
     TooManyDevices { count: usize, max: usize },
     #[error("vsock.guest_cid: {cid} is reserved; give 3 to 4294967294")]
     ReservedCid { cid: u32 },

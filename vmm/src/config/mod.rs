@@ -8,6 +8,7 @@ mod limits;
 mod mmds;
 mod networks;
 mod parts;
+mod pmem;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +54,8 @@ pub struct VmConfig {
     pub boot: BootConfig,
     /// Disks, the root device first.
     pub disks: Vec<BlockConfig>,
+    /// Disks that are memory to the guest, the root device first.
+    pub pmem: Vec<BlockConfig>,
     /// Network interfaces.
     pub networks: Vec<NetConfig>,
     /// The metadata service on some of them.
@@ -78,9 +81,11 @@ impl VmConfig {
             HugePages::Transparent => Pages::Huge,
             HugePages::TwoMebibytes => Pages::Pool,
         };
+        drives::one_root(&spec)?;
+        let pmem = pmem::check(spec.pmem)?;
         let drives = drives::check(spec.drives)?;
         let boot_source = spec.boot_source.ok_or(ConfigError::NoBootSource)?;
-        let boot = parts::boot(boot_source, drives.root_args.as_deref())?;
+        let boot = parts::boot(boot_source, drives.root_args.or(pmem.root_args).as_deref())?;
         let balloon = spec
             .balloon
             .map(|balloon| parts::balloon(balloon, spec.machine_config.huge_pages, memory))
@@ -99,6 +104,7 @@ impl VmConfig {
             pages,
             boot,
             disks: drives.disks,
+            pmem: pmem.disks,
             mmds,
             networks: networks::check(spec.network_interfaces)?,
             balloon,

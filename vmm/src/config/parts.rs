@@ -10,7 +10,7 @@ use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_vmm_api::{BalloonSpec, BootSourceSpec, HugePages, MachineSpec, VmSpec, VsockSpec};
 
 use super::error::{ConfigError, FileFault};
-use super::{cpu, drives, mmds, networks};
+use super::{cpu, drives, mmds, networks, pmem};
 use crate::boot::BootConfig;
 use crate::cpuid::Topology;
 use crate::layout;
@@ -42,6 +42,8 @@ pub enum Part {
     Machine,
     /// Disks.
     Drives,
+    /// Disks that are memory to the guest.
+    Pmem,
     /// Network interfaces.
     Networks,
     /// The balloon.
@@ -73,7 +75,14 @@ impl Part {
                     balloon(balloon_spec, spec.machine_config.huge_pages, memory).map(drop)
                 })
             }
-            Self::Drives => drives::check(spec.drives.clone()).map(drop),
+            Self::Drives => {
+                drives::one_root(spec)?;
+                drives::check(spec.drives.clone()).map(drop)
+            }
+            Self::Pmem => {
+                drives::one_root(spec)?;
+                pmem::check(spec.pmem.clone()).map(drop)
+            }
             Self::Cpu => spec
                 .cpu_config
                 .as_ref()
@@ -91,13 +100,11 @@ impl Part {
 
 /// Refuses what is Firecracker's and is not there yet.
 pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
-    for (field, value) in [("memory-hotplug", spec.memory_hotplug), ("pmem", spec.pmem)] {
-        if value.is_given() {
-            return Err(ConfigError::NotYet {
-                field: field.into(),
-                remedy: "leave it out",
-            });
-        }
+    if spec.memory_hotplug.is_given() {
+        return Err(ConfigError::NotYet {
+            field: "memory-hotplug".into(),
+            remedy: "leave it out",
+        });
     }
     Ok(())
 }
@@ -105,6 +112,7 @@ pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
 /// All devices must fit.
 pub(super) fn device_count(spec: &VmSpec) -> Result<(), ConfigError> {
     let count = spec.drives.len()
+        + spec.pmem.len()
         + spec.network_interfaces.len()
         + usize::from(spec.balloon.is_some())
         + usize::from(spec.vsock.is_some())

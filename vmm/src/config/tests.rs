@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use secovia_vmm_api::{
     BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, IoEngine, MachineSpec, MmdsConfigSpec,
-    NetworkInterfaceSpec, RateLimiterSpec, TokenBucketSpec, VsockSpec,
+    NetworkInterfaceSpec, PmemSpec, RateLimiterSpec, TokenBucketSpec, VsockSpec,
 };
 
 use super::*;
@@ -48,6 +48,14 @@ fn spec() -> VmSpec {
     }
 }
 
+fn pmem(id: &str) -> PmemSpec {
+    PmemSpec {
+        id: id.into(),
+        path_on_host: any_file(),
+        ..PmemSpec::default()
+    }
+}
+
 fn boot(spec: &mut VmSpec) -> &mut BootSourceSpec {
     spec.boot_source.as_mut().unwrap()
 }
@@ -85,7 +93,7 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
 #[test]
 fn what_is_wrong_is_named_with_its_remedy() {
     type Change = fn(&mut VmSpec);
-    let cases: [(Change, &str); 30] = [
+    let cases: [(Change, &str); 34] = [
         (|s| s.boot_source = None, "boot-source: missing; name a kernel"),
         (
             |s| s.machine_config.track_dirty_pages = true,
@@ -199,7 +207,7 @@ fn what_is_wrong_is_named_with_its_remedy() {
                     ..drive("other")
                 });
             },
-            "drives: \"data\" and \"other\" both have is_root_device",
+            "drives, pmem: \"data\" and \"other\" are both said to be the root device",
         ),
         (
             |s| s.drives[0].path_on_host = "/nonexistent".into(),
@@ -216,6 +224,30 @@ fn what_is_wrong_is_named_with_its_remedy() {
         (
             |s| (s.drives[0].is_root_device, s.drives[0].partuuid) = (true, Some("x y".into())),
             "drives.data.partuuid: \"x y\" is no UUID",
+        ),
+        (|s| s.pmem.push(pmem("")), "pmem: entry 0 has an empty id"),
+        (
+            |s| s.pmem = vec![pmem("p"), pmem("p")],
+            "pmem: id \"p\" is there twice",
+        ),
+        (
+            |s| {
+                s.pmem.push(PmemSpec {
+                    path_on_host: "/".into(),
+                    ..pmem("p")
+                });
+            },
+            "pmem.p.path_on_host: /: neither a regular file nor a block",
+        ),
+        (
+            |s| {
+                s.drives[0].is_root_device = true;
+                s.pmem.push(PmemSpec {
+                    root_device: true,
+                    ..pmem("p")
+                });
+            },
+            "drives, pmem: \"data\" and \"p\" are both said to be the root device",
         ),
         (
             |s| s.vsock.as_mut().unwrap().guest_cid = 2,
@@ -239,13 +271,36 @@ fn what_is_wrong_is_named_with_its_remedy() {
 }
 
 #[test]
+fn the_root_device_is_the_first_of_the_disks_that_are_memory() {
+    for (read_only, args) in [(true, "root=/dev/pmem0 ro"), (false, "root=/dev/pmem0 rw")] {
+        let mut spec = spec();
+        let root = PmemSpec {
+            root_device: true,
+            read_only,
+            ..pmem("root")
+        };
+        spec.pmem = vec![pmem("data"), root];
+        let config = VmConfig::new(spec, HOST).unwrap();
+        let ids: Vec<_> = config.pmem.iter().map(|disk| disk.id.as_str()).collect();
+        assert_eq!(ids, ["root", "data"]);
+        assert_eq!(config.pmem[0].read_only, read_only);
+        assert!(
+            config.boot.command_line.ends_with(args),
+            "{}",
+            config.boot.command_line
+        );
+    }
+}
+
+#[test]
 fn more_devices_than_fit_are_refused() {
     let mut spec = spec();
-    spec.drives = (0..63).map(|number| drive(&number.to_string())).collect();
+    spec.pmem.push(pmem("p"));
+    spec.drives = (0..62).map(|number| drive(&number.to_string())).collect();
     let message = VmConfig::new(spec, HOST).unwrap_err().to_string();
     assert_eq!(
         message,
-        "drives, network-interfaces, balloon, vsock, entropy: 65 devices; at most 64 fit"
+        "drives, pmem, network-interfaces, balloon, vsock, entropy: 65 devices; at most 64 fit"
     );
 }
 
@@ -395,12 +450,12 @@ fn a_balloon_may_take_all_there_is() {
 #[test]
 fn what_firecracker_writes_for_nothing_is_nothing() {
     let text = r#"{ "boot-source": { "kernel_image_path": "k" }, "cpu-config": null, "mmds-config": null,
-        "pmem": [], "memory-hotplug": null, "vsock": null, "logger": { "level": "Warning" } }"#;
+        "memory-hotplug": null, "vsock": null, "logger": { "level": "Warning" } }"#;
     let spec: VmSpec = serde_json::from_str(text).unwrap();
-    assert!(!spec.pmem.is_given() && spec.cpu_config.is_none());
+    assert!(!spec.memory_hotplug.is_given() && spec.cpu_config.is_none());
     for given in ["[{}]", "{\"a\": 1}", "1", "\"x\""] {
-        let spec: VmSpec = serde_json::from_str(&format!("{{\"pmem\": {given}}}")).unwrap();
-        assert!(spec.pmem.is_given(), "{given}");
+        let spec: VmSpec = serde_json::from_str(&format!("{{\"memory-hotplug\": {given}}}")).unwrap();
+        assert!(spec.memory_hotplug.is_given(), "{given}");
     }
 }
 
@@ -410,6 +465,7 @@ fn parts_are_checked_by_themselves() {
     for part in [
         Part::Machine,
         Part::Drives,
+        Part::Pmem,
         Part::Networks,
         Part::Balloon,
         Part::Vsock,

@@ -3,13 +3,14 @@
 use std::io;
 
 use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_PMU_CAP_DISABLE};
-use kvm_bindings::{kvm_enable_cap, kvm_msi, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_enable_cap, kvm_msi, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use secovia_devices::interrupt::{Msi, MsiSink};
 use secovia_devices::{GuestMemory, ioapic};
 use vm_memory::GuestMemoryBackend;
 
 use super::{KvmError, Optional, Vcpu, failed};
+use crate::memory::Window;
 use crate::{layout, memory};
 
 /// A virtual machine with its memory; shared by everything that raises interrupts.
@@ -22,18 +23,30 @@ pub struct Vm {
 
 impl Vm {
     /// Furnishes the machine: memory slots, task state segment, interrupt controller, in this order (see the module).
-    pub fn furnish(fd: VmFd, memory: GuestMemory, optional: Optional) -> Result<Self, KvmError> {
-        for (slot, region) in memory.iter().enumerate() {
-            let (guest_phys_addr, memory_size) = memory::extent(region);
+    pub fn furnish(
+        fd: VmFd,
+        memory: GuestMemory,
+        windows: &[Window],
+        optional: Optional,
+    ) -> Result<Self, KvmError> {
+        let ram = memory.iter().map(|region| {
+            let (guest, length) = memory::extent(region);
+            (guest, length, memory::host_address(region), false)
+        });
+        let files = windows
+            .iter()
+            .map(|window| (window.guest, window.length, window.host, window.read_only));
+        let slots = ram.chain(files);
+        for (slot, (guest_phys_addr, memory_size, userspace_addr, read_only)) in slots.enumerate() {
             let slot = kvm_userspace_memory_region {
                 slot: slot as u32,
-                flags: 0,
+                flags: if read_only { KVM_MEM_READONLY } else { 0 },
                 guest_phys_addr,
                 memory_size,
-                userspace_addr: memory::host_address(region),
+                userspace_addr,
             };
-            // SAFETY: the region is mapped at `userspace_addr` for `memory_size` bytes and stays so for as long as the
-            // machine: `self.memory` holds it, and is dropped after `self.fd`.
+            // SAFETY: `memory_size` bytes are mapped at `userspace_addr` and stay so for as long as the machine: a region is
+            // held by `self.memory`, which is dropped after `self.fd`; a window is never unmapped.
             unsafe { fd.set_user_memory_region(slot) }.map_err(failed("register guest memory"))?;
         }
 

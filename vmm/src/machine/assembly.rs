@@ -28,6 +28,7 @@ use crate::config::VmConfig;
 use crate::confine::{Landlock, Right};
 use crate::cpuid::{self, Shown, Template};
 use crate::kvm::{Host, KvmError, Questions, Vcpu, Vm};
+use crate::memory::Windows;
 use crate::vcpu::entry;
 use crate::vcpu::thread::Buses;
 use crate::{layout, memory};
@@ -49,6 +50,8 @@ pub(super) struct Parts {
     config: VmConfig,
     rights: Vec<Right>,
     devices: Vec<Opened>,
+    /// Files in the guest's address space.
+    windows: Windows,
     console: Box<dyn Write + Send>,
     boot_timer: Option<BootTimer>,
 }
@@ -61,11 +64,13 @@ impl Parts {
         if let Some(mmds) = &config.mmds {
             settings.mmds.lock().configure(mmds.version, mmds.text_only);
         }
-        let open = |item: &Item| item.open(&settings.mmds);
+        let mut windows = Windows::behind(config.memory);
+        let open = |item: &Item| item.open(&settings.mmds, &mut windows);
         let devices = inventory.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             rights: inventory.iter().filter_map(Item::rights).collect(),
             devices,
+            windows,
             console: console::output(&config.console, settings.console_limit)?,
             boot_timer,
             config,
@@ -91,6 +96,7 @@ pub(super) fn boot(
         config,
         rights,
         devices,
+        windows,
         console,
         boot_timer,
     } = parts;
@@ -108,7 +114,7 @@ pub(super) fn boot(
     let optional = host.optional();
     let vm = machine
         .wait()
-        .and_then(|machine| Vm::furnish(machine, memory.clone(), optional));
+        .and_then(|machine| Vm::furnish(machine, memory.clone(), windows.open(), optional));
     let vm = Arc::new(vm.map_err(|error| explain(&host, error))?);
     let indices = 0..config.topology.vcpus();
     let vcpus = indices

@@ -10,6 +10,7 @@ use secovia_devices::virtio::balloon::{Balloon, BalloonConfig, BalloonHandle};
 use secovia_devices::virtio::block::{Block, BlockConfig, BlockHandle};
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::net::{Net, NetConfig, NetHandle};
+use secovia_devices::virtio::pmem::{Pmem, PmemCounters};
 use secovia_devices::virtio::rng::{Rng, RngHandle};
 use secovia_devices::virtio::vsock::{Vsock, VsockCounters};
 
@@ -18,7 +19,7 @@ use crate::acpi::VirtioSlot;
 use crate::config::{VmConfig, VsockConfig};
 use crate::confine::Right;
 use crate::layout;
-use crate::memory::GiveBack;
+use crate::memory::{GiveBack, Windows};
 use crate::mmds::{Endpoint, SharedMmds};
 
 /// The MTU of an interface that has none of its own.
@@ -35,6 +36,8 @@ pub(super) struct Opened {
 pub(super) enum Control {
     /// A disk, with its name.
     Disk(String, BlockHandle),
+    /// A disk that is memory, with its name.
+    Memory(String, Published<PmemCounters>),
     /// A network interface, with its name.
     Network(String, NetHandle),
     /// The balloon.
@@ -50,6 +53,8 @@ pub(super) enum Control {
 pub(super) enum Item {
     /// A disk.
     Disk(BlockConfig),
+    /// A disk that is memory to the guest.
+    Memory(BlockConfig),
     /// A network interface, and the address of the metadata service on it.
     Network(NetConfig, Option<Ipv4Addr>),
     /// The balloon.
@@ -63,6 +68,7 @@ pub(super) enum Item {
 /// All devices of a configuration, which gives them up; each kind in the order of their names in the guest.
 pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
     let disks = mem::take(&mut config.disks).into_iter().map(Item::Disk);
+    let memory = mem::take(&mut config.pmem).into_iter().map(Item::Memory);
     let mmds = &config.mmds;
     let network = |network: NetConfig| {
         let mmds = mmds.as_ref().filter(|mmds| mmds.interfaces.contains(&network.id));
@@ -70,6 +76,7 @@ pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
     };
     let networks = mem::take(&mut config.networks).into_iter().map(network);
     disks
+        .chain(memory)
         .chain(networks)
         .chain(config.balloon.take().map(Item::Balloon))
         .chain(config.vsock.take().map(Item::Vsock))
@@ -94,12 +101,14 @@ impl Item {
             // Also those of the host's services, which lie beside it.
             Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
             Self::Network(..) => Some(Right::Device(NetConfig::DRIVER.into())),
-            Self::Balloon(_) | Self::Entropy(_) => None,
+            // Nothing is opened later.
+            Self::Memory(_) | Self::Balloon(_) | Self::Entropy(_) => None,
         }
     }
 
-    /// Opens what the device stands on in the host; `mmds` is the metadata for those that offer it.
-    pub(super) fn open(&self, mmds: &SharedMmds) -> Result<Opened, MachineError> {
+    /// Opens what the device stands on in the host; `mmds` is the metadata for those that offer it, and among the `windows`
+    /// are the files that the guest has in its address space.
+    pub(super) fn open(&self, mmds: &SharedMmds, windows: &mut Windows) -> Result<Opened, MachineError> {
         match self {
             Self::Disk(config) => match Block::open(config) {
                 Ok(block) => {
@@ -108,6 +117,16 @@ impl Item {
                 }
                 Err(error) => Err(device(format!("drives.{}.path_on_host", config.id), &error)),
             },
+            Self::Memory(config) => {
+                let fault =
+                    |error: &dyn std::error::Error| device(format!("pmem.{}.path_on_host", config.id), error);
+                let pmem = Pmem::open(config).map_err(|error| fault(&error))?;
+                let start = windows
+                    .map(pmem.file(), pmem.size(), pmem.length(), config.read_only)
+                    .map_err(|error| fault(&error))?;
+                let control = Control::Memory(config.id.clone(), pmem.counters());
+                Ok(control.of(pmem.placed_at(start)))
+            }
             Self::Vsock(config) => match Vsock::new(config.cid, &config.path) {
                 Ok(vsock) => {
                     allow_descriptors();

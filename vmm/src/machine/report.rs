@@ -77,6 +77,15 @@ fn device(control: &Control) -> (&'static str, Option<&str>, Value) {
             });
             ("block", Some(id), counted)
         }
+        Control::Memory(id, counters) => {
+            let counted = counters.get();
+            let counted = json!({
+                "flush_count": counted.flushes,
+                "execute_fails": counted.host_errors,
+                "invalid_reqs_count": counted.invalid,
+            });
+            ("pmem", Some(id), counted)
+        }
         Control::Network(id, handle) => {
             let counted = handle.counters.get();
             let counted = json!({

@@ -9,7 +9,6 @@ use super::row::{Row, limits};
 /// What is refused at any time.
 pub(crate) fn absent() -> Vec<Row> {
     let rows = [
-        ("PUT", "/pmem/p", "(/pmem) is not there yet"),
         ("PUT", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
         ("PATCH", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
         ("GET", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
@@ -19,6 +18,8 @@ pub(crate) fn absent() -> Vec<Row> {
         ("GET", "/balloon/hinting/status", "free page hinting"),
         ("DELETE", "/drives/disk", "a device that is taken away"),
         ("DELETE", "/network-interfaces/n", "a device that is taken away"),
+        ("DELETE", "/pmem/p", "a device that is taken away"),
+        ("PATCH", "/pmem/p", "/pmem/p: there is no such request"),
         ("DELETE", "/", "/: there is no such request"),
         ("POST", "/actions", "/actions: there is no such request"),
         ("GET", "/actions", "/actions: there is no such request"),

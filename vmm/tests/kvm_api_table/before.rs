@@ -310,7 +310,49 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
         "PUT",
         "/drives/two",
         root("two", "0a-1"),
-        Refused("both have is_root_device"),
+        Refused("are both said to be the root device"),
+    );
+
+    // /pmem/{id}
+    let path = "/pmem/p";
+    let pmem = |field: &str, value: Value| {
+        let mut pmem = json!({ "id": "p", "path_on_host": disk });
+        pmem[field] = value;
+        pmem
+    };
+    for (field, value, fault) in [
+        ("id", json!("q"), "/pmem/p: the body is about \"q\""),
+        ("path_on_host", json!(7), "invalid type: integer `7`"),
+        (
+            "path_on_host",
+            json!("/nowhere"),
+            "pmem.p.path_on_host: /nowhere: No such file",
+        ),
+        (
+            "path_on_host",
+            json!(folder),
+            "neither a regular file nor a block device",
+        ),
+        ("root_device", json!(true), "are both said to be the root device"),
+        ("read_only", json!("yes"), "invalid type: string"),
+        ("rate", json!(1), "unknown field `rate`"),
+    ] {
+        row("PUT", path, pmem(field, value), Refused(fault));
+    }
+    row(
+        "PUT",
+        path,
+        json!({ "id": "p" }),
+        Refused("missing field `path_on_host`"),
+    );
+    row(
+        "PUT",
+        path,
+        pmem("read_only", json!(true)),
+        Taken(
+            "/pmem/0",
+            json!({ "id": "p", "root_device": false, "read_only": true }),
+        ),
     );
 
     // /network-interfaces/{id}: taps are looked for at the start only.

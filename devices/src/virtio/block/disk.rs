@@ -20,7 +20,8 @@ static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 pub struct Disk {
     file: File,
     path: PathBuf,
-    sectors: u64,
+    /// In bytes.
+    size: u64,
     cache: Cache,
 }
 
@@ -29,7 +30,6 @@ impl Disk {
     pub fn open(config: &BlockConfig) -> Result<Self, BlockError> {
         let path = config.path.clone();
         let (file, size) = look(config)?;
-        let sectors = size / SECTOR;
         let locked = if config.read_only {
             file.try_lock_shared()
         } else {
@@ -45,17 +45,10 @@ impl Disk {
             }
             Err(TryLockError::Error(source)) => return Err(BlockError::Lock { path, source }),
         }
-        if !size.is_multiple_of(SECTOR) {
-            log::warn!(
-                "disk {}: {size} bytes are no whole number of sectors; the guest does not see the last {}",
-                path.display(),
-                size % SECTOR
-            );
-        }
         Ok(Self {
             file,
             path,
-            sectors,
+            size,
             cache: config.cache,
         })
     }
@@ -65,15 +58,24 @@ impl Disk {
         look(config).map(|(_, size)| size / SECTOR)
     }
 
+    /// Its size in bytes.
+    pub(in crate::virtio) fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(super) fn sectors(&self) -> u64 {
-        self.sectors
+        self.size / SECTOR
     }
 
     pub(super) fn resize(&mut self, sectors: u64) {
-        self.sectors = sectors;
+        self.size = sectors.saturating_mul(SECTOR);
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::virtio) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(in crate::virtio) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -123,7 +125,7 @@ impl Disk {
     }
 
     /// Makes what was written durable.
-    pub(super) fn flush(&self) -> io::Result<()> {
+    pub(in crate::virtio) fn flush(&self) -> io::Result<()> {
         match self.cache {
             Cache::Writeback => self.file.sync_data(),
             Cache::Unsafe => Ok(()),

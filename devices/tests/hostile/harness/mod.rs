@@ -16,6 +16,7 @@ pub mod block;
 pub mod chain;
 pub mod driver;
 pub mod net;
+pub mod pmem;
 pub mod rng;
 pub mod source;
 pub mod transport;
