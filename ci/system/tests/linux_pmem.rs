@@ -46,11 +46,11 @@ fn an_image_is_read_in_place_and_what_is_written_is_in_the_file() {
          echo report: behind $(tail -c 1000000 /dev/pmem1 | tr -d '\\0' | wc -c)\n",
         content.len()
     ));
-    let end = bench.start().end_and(|_| {
+    let end = bench.start().end_and(|end| {
         let written: String = (0..6).map(|i| format!("line {i:7} of a file\n")).collect();
         expected[3 * MIB..][..written.len()].copy_from_slice(written.as_bytes());
-        assert!(fs::read(&data).expect("read the disk") == expected);
-        assert!(fs::read(&image).expect("read the image") == content);
+        assert!(fs::read(&data).expect("read the disk") == expected, "{end}");
+        assert!(fs::read(&image).expect("read the image") == content, "{end}");
     });
     end.assert_code(Exit::GuestShutdown.code());
     end.assert_line(&format!("report: image {} -", hash(&content)));
