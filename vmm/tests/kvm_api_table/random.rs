@@ -72,7 +72,13 @@ fn a_thousand_calls_in_random_order_leave_no_wrong_state() {
                     json!({ "drive_id": "disk", "path_on_host": machine.folder.join("disk"),
                     "is_root_device": false, "is_read_only": true }),
                 ),
-                // Before the memory, of which it may be too much.
+                // The same disk: two who write it, or two root devices, are not what this is about.
+                (
+                    "/pmem/p",
+                    json!({ "id": "p", "path_on_host": machine.folder.join("disk"), "read_only": true }),
+                ),
+                // Before the memory, of which the balloon may be too much, and behind the pages that go with none.
+                ("/machine-config", json!({ "vcpu_count": 2, "mem_size_mib": 256 })),
                 ("/balloon", json!({ "amount_mib": 0, "deflate_on_oom": false })),
                 ("/machine-config", json!({ "vcpu_count": 2, "mem_size_mib": 64 })),
             ] {
