@@ -2,10 +2,12 @@
 //!
 //! Everything here is for tests and panics where something is not as it must be, with the console's output.
 
+pub mod api;
 pub mod break_out;
 mod cpio;
 pub mod network;
 pub mod service;
+mod tools;
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,6 +25,8 @@ use secovia_vmm_api::{BootSourceSpec, CacheType, DriveSpec, EntropySpec, Machine
 /// Long enough for Debian's kernel under emulation on a busy machine; a machine that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(10);
+/// The disk with programs of the host's.
+const TOOLS: &str = "tools";
 
 /// A path that `ci/test` hands over.
 pub fn given(name: &str) -> PathBuf {
@@ -94,8 +98,19 @@ impl Bench {
         path
     }
 
+    /// Adds a disk with programs of this host's, which [`Bench::script`] finds by their names.
+    pub fn add_tools(&mut self, programs: &[&Path]) {
+        self.spec.drives.push(DriveSpec {
+            drive_id: TOOLS.into(),
+            path_on_host: tools::disk(self.folder(), programs),
+            is_read_only: true,
+            ..DriveSpec::default()
+        });
+    }
+
     /// Has the guest run a shell script as its first program, in place of the one that reports. It finds busybox's
-    /// programs, and /proc, /sys and /dev; the power goes off at its end.
+    /// programs, those of [`Bench::add_tools`] if that was called before, and /proc, /sys and /dev; the power goes off at
+    /// its end.
     pub fn script(&mut self, script: &str) {
         const BEFORE: &str = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\n\
             mount -t proc proc /proc\nmount -t sysfs sysfs /sys\nmount -t devtmpfs dev /dev\n";
@@ -103,7 +118,11 @@ impl Bench {
         let initrd = boot.initrd_path.as_mut().expect("there is one");
         let mut archive = fs::read(&*initrd).expect("read the reporting initramfs");
         archive.resize(archive.len().next_multiple_of(4), 0);
-        let script = format!("{BEFORE}{script}\npoweroff -f\n");
+        let disk = ('a'..='z')
+            .zip(&self.spec.drives)
+            .find(|(_, drive)| drive.drive_id == TOOLS);
+        let tools = disk.map(|(letter, _)| tools::use_them(&format!("/dev/vd{letter}")));
+        let script = format!("{BEFORE}{}{script}\npoweroff -f\n", tools.unwrap_or_default());
         archive.extend(cpio::with_program("init", script.as_bytes()));
         *initrd = self.folder.path().join("initrd");
         fs::write(initrd, archive).expect("write the initramfs");

@@ -1,30 +1,11 @@
 //! A Linux guest whose machine is changed by its API while it runs.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use secovia_system_tests::api::call;
 use secovia_system_tests::{Bench, given};
 use secovia_vmm_api::BalloonSpec;
-use serde_json::Value;
-
-/// The answer's body, which is null for status 204.
-fn call(socket: &Path, request: &str, body: &str) -> Value {
-    let mut stream = UnixStream::connect(socket).expect("connect to the API");
-    let length = body.len();
-    write!(
-        stream,
-        "{request} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .expect("send a request");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("read the answer");
-    assert!(text.starts_with("HTTP/1.1 20"), "{request} {body}: {text}");
-    let (_, body) = text.split_once("\r\n\r\n").expect("an answer has a body or none");
-    serde_json::from_str(body).unwrap_or_default()
-}
 
 /// A paused guest's clock of lines stands still, and goes on; a balloon takes memory and gives it back, while it runs.
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use secovia_system_tests::api::call;
 use secovia_system_tests::{Bench, Machine, given};
 use secovia_vmm_api::BalloonSpec;
 
@@ -76,4 +77,36 @@ fn a_balloon_takes_what_it_is_told_to() {
     machine.wait_for_line("report: inflated");
     // What the kernel took at its start, and no more than is left to it.
     wait_for_less(&machine, 256);
+}
+
+/// 256 MiB and back: what the guest has used is the host's once the balloon has it, and the guest's again when the balloon
+/// gives it. The VMM's memory says so each time.
+#[test]
+fn a_balloon_takes_256_mib_and_gives_them_back() {
+    let script = "mkdir /fill; mount -t tmpfs -o size=400m fill /fill\n\
+        available() { sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo; }\n\
+        use() { dd if=/dev/zero of=/fill/file bs=1M count=$1 2>/dev/null; rm /fill/file; echo report: used $1; }\n\
+        use 330\n\
+        while [ $(available) -gt 260000 ]; do sleep 0.1; done\n\
+        use 50\n\
+        while [ $(available) -lt 380000 ]; do sleep 0.1; done\n\
+        use 320\n\
+        while :; do sleep 1000; done";
+    let mut bench = bench(BalloonSpec::default(), script);
+    let socket = bench.serve_api();
+    let mut machine = bench.start();
+    machine.wait_for_line("report: used 330");
+    let full = resident(&machine);
+    assert!(full > 330, "{full} MiB");
+    call(&socket, "PATCH /balloon", r#"{"amount_mib": 256}"#);
+    wait_for_less(&machine, full - 240);
+    machine.wait_for_line("report: used 50");
+    let squeezed = resident(&machine);
+    // What the guest has left it may use again, and no more.
+    assert!(squeezed < full - 190, "{squeezed} of {full} MiB");
+    call(&socket, "PATCH /balloon", r#"{"amount_mib": 0}"#);
+    machine.wait_for_line("report: used 320");
+    let again = resident(&machine);
+    assert!(again > squeezed + 190, "{again} after {squeezed} MiB");
+    println!("the VMM's memory: {full} MiB, with the balloon {squeezed}, without it {again}");
 }

@@ -64,3 +64,51 @@ fn a_guest_takes_a_token_and_reads_and_the_rest_of_the_network_is_as_it_was() {
         end.assert_line("report: 2 packets transmitted, 2 packets received, 0% packet loss");
     });
 }
+
+/// The commands that the README gives, at the usual address.
+#[test]
+fn curl_reads_it_with_a_token() {
+    with_tap(|| {
+        let mut bench = Bench::new(&given("SECOVIA_KERNEL"), "");
+        bench.spec.network_interfaces = vec![NetworkInterfaceSpec {
+            iface_id: "eth0".into(),
+            host_dev_name: TAP.into(),
+            ..NetworkInterfaceSpec::default()
+        }];
+        bench.spec.mmds_config = Some(MmdsConfigSpec {
+            version: MmdsVersion::V2,
+            network_interfaces: vec!["eth0".into()],
+            ipv4_address: None,
+            imds_compat: false,
+        });
+        let metadata = bench.folder().join("metadata.json");
+        fs::write(
+            &metadata,
+            r#"{"latest": {"meta-data": {"id": "i-77", "count": 3}}}"#,
+        )
+        .expect("write the metadata");
+        bench.argument("--metadata");
+        bench.argument(&metadata.display().to_string());
+        bench.add_tools(&["/usr/bin/curl".as_ref()]);
+        let service = "http://169.254.169.254";
+        bench.script(&format!(
+            "ip addr add {GUEST}/24 dev eth0\n\
+             ip link set eth0 up\n\
+             ip route add 169.254.169.254 dev eth0\n\
+             echo report: untold $(curl -s -o /dev/null -w '%{{http_code}}' {service}/latest/meta-data)\n\
+             token=$(curl -s -X PUT -H 'X-metadata-token-ttl-seconds: 60' {service}/latest/api/token)\n\
+             ask() {{ curl -s -H \"X-metadata-token: $token\" \"$@\"; }}\n\
+             echo report: names $(ask {service}/latest/meta-data)\n\
+             echo report: id $(ask {service}/latest/meta-data/id)\n\
+             echo report: json $(ask -H 'Accept: application/json' {service}/latest/meta-data)\n\
+             echo report: missing $(ask -o /dev/null -w '%{{http_code}}' {service}/latest/nothing)\n"
+        ));
+        let end = bench.start().end();
+        end.assert_code(Exit::GuestShutdown.code());
+        end.assert_line("report: untold 401");
+        end.assert_line("report: names count id");
+        end.assert_line("report: id i-77");
+        end.assert_line(r#"report: json {"count":3,"id":"i-77"}"#);
+        end.assert_line("report: missing 404");
+    });
+}

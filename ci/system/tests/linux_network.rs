@@ -2,12 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
 use secovia_system_tests::network::{GUEST, HOST, TAP, with_tap};
 use secovia_system_tests::{Bench, End, given};
 use secovia_vmm_api::{Exit, NetworkInterfaceSpec, RateLimiterSpec, TokenBucketSpec};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What goes each way where there is no limit.
@@ -112,6 +114,47 @@ fn what_goes_over_the_network_arrives_whole() {
         end.assert_line(&format!("report: sent {} -", hash(&bytes)));
         for count in ["rx_errors", "rx_dropped", "tx_errors", "tx_dropped"] {
             end.assert_line(&format!("report: {count} 0"));
+        }
+    });
+}
+
+/// iperf3 between guest and host, two seconds in each direction, over two streams.
+#[test]
+fn iperf3_measures_both_directions() {
+    with_tap(|| {
+        // It serves a test for each direction, and tells its readiness by listening.
+        let mut server = Command::new("iperf3")
+            .args(["--server", "--bind", HOST])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start iperf3");
+        let mut bench = Bench::new(&given("SECOVIA_KERNEL"), "");
+        bench.spec.network_interfaces = vec![interface()];
+        bench.add_tools(&["/usr/bin/iperf3".as_ref()]);
+        bench.script(&format!(
+            "ip addr add {GUEST}/24 dev eth0\n\
+             ip link set eth0 up\n\
+             ip link set lo up\n\
+             for way in '' --reverse; do\n\
+                 iperf3 --client {HOST} --parallel 2 --time 2 $way --json >/result\n\
+                 echo \"report: iperf3$way\" $(tr -d ' \\t\\n' </result)\n\
+             done"
+        ));
+        let end = bench.start().end();
+        // A server that is asked by nobody any more would serve for ever.
+        server.kill().expect("end iperf3");
+        server.wait().expect("wait for iperf3");
+        end.assert_code(Exit::GuestShutdown.code());
+        for (way, name) in [("from", ""), ("to", "--reverse")] {
+            let result: Value =
+                serde_json::from_str(end.line(&format!("report: iperf3{name} "))).expect("JSON");
+            let of = |end: &str, what: &str| result["end"][end][what].as_f64().unwrap_or(0.0);
+            let (sent, received) = (of("sum_sent", "bytes"), of("sum_received", "bytes"));
+            assert!(received > 1e6 && received <= sent, "{way} the guest: {result:#}");
+            println!(
+                "iperf3 {way} the guest: {:.0} Mbit/s",
+                of("sum_received", "bits_per_second") / 1e6
+            );
         }
     });
 }
