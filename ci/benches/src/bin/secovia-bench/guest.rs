@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 use secovia_stub_guests::Guest;
-use secovia_vmm_api::{BootSourceSpec, DriveSpec, MachineSpec, VmSpec};
+use secovia_vmm_api::{BootSourceSpec, DriveSpec, MachineSpec, NetworkInterfaceSpec, VmSpec};
 
 use super::job::Error;
 
@@ -20,29 +20,58 @@ const ID: &str = "bench";
 /// Where cgroups of version 2 are mounted: alone, or beside those of version 1.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// The folder.
+/// A folder that goes when it is dropped.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// `label` tells it from another one of this program's.
+    pub(super) fn new(label: &str) -> Result<Self, Error> {
+        let name = format!("secovia-bench-{}-{label}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).map_err(Error::host(format!("create {}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// The machine's folder.
 pub(super) struct Files {
-    folder: PathBuf,
+    folder: Folder,
 }
 
 impl Files {
     /// Files for a machine of one vCPU and one disk that runs `guest`; `label` tells them from another machine's.
     pub(super) fn new(label: &str, guest: Guest) -> Result<Self, Error> {
-        let folder = format!("secovia-bench-{}-{label}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        fs::create_dir_all(&folder).map_err(Error::host(format!("create {}", folder.display())))?;
-        let files = Self { folder };
-        let kernel = files.folder.join("kernel");
-        let disk = files.folder.join("disk");
+        let files = Self {
+            folder: Folder::new(label)?,
+        };
+        let (kernel, disk) = (files.kernel(), files.disk());
         fs::write(&kernel, guest.elf()).map_err(Error::host("write the stub kernel"))?;
         let file = fs::File::create(&disk).map_err(Error::host("create the disk"))?;
         file.set_len(DISK_BYTES).map_err(Error::host("size the disk"))?;
-        files.configure("vm.json", kernel, disk)?;
+        files.configure("vm.json", kernel, disk, None)?;
         Ok(files)
     }
 
-    /// Writes a configuration with these paths.
-    fn configure(&self, name: &str, kernel: PathBuf, disk: PathBuf) -> Result<PathBuf, Error> {
+    fn kernel(&self) -> PathBuf {
+        self.folder.path().join("kernel")
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    /// Writes a configuration with these paths, and with a network interface where there is a tap for it.
+    fn configure(
+        &self,
+        name: &str,
+        kernel: PathBuf,
+        disk: PathBuf,
+        tap: Option<&str>,
+    ) -> Result<PathBuf, Error> {
         let spec = VmSpec {
             boot_source: Some(BootSourceSpec {
                 kernel_image_path: kernel,
@@ -53,6 +82,14 @@ impl Files {
                 path_on_host: disk,
                 ..DriveSpec::default()
             }],
+            network_interfaces: tap
+                .map(|tap| NetworkInterfaceSpec {
+                    iface_id: "eth0".into(),
+                    host_dev_name: tap.into(),
+                    ..NetworkInterfaceSpec::default()
+                })
+                .into_iter()
+                .collect(),
             machine_config: MachineSpec {
                 vcpu_count: 1,
                 mem_size_mib: MEMORY_MIB,
@@ -60,39 +97,39 @@ impl Files {
             },
             ..VmSpec::default()
         };
-        let path = self.folder.join(name);
+        let path = self.folder.path().join(name);
         fs::write(&path, serde_json::to_vec(&spec)?).map_err(Error::host("write the configuration"))?;
         Ok(path)
     }
 
-    fn config(&self) -> PathBuf {
-        self.folder.join("vm.json")
-    }
-
     /// A jail for the same machine.
     pub(super) fn jail(&self, vmm: &Path) -> Result<Jail, Error> {
-        let config = self.configure("jailed.json", "/kernel".into(), "/disk".into())?;
+        let config = self.configure("jailed.json", "/kernel".into(), "/disk".into(), None)?;
         Ok(Jail {
             vmm: vmm.to_owned(),
-            base: self.folder.join("jails"),
+            base: self.folder.path().join("jails"),
             cgroup: CGROUPS
                 .into_iter()
                 .map(Path::new)
                 .find(|mount| geteuid().is_root() && mount.join("cgroup.controllers").exists())
-                .map(|mount| mount.join(name(&self.folder))),
+                .map(|mount| mount.join(name(self.folder.path()))),
             grants: [
                 grant(&config, "vm.json"),
-                grant(&self.folder.join("kernel"), "kernel"),
-                grant(&self.folder.join("disk"), "disk:rw"),
+                grant(&self.kernel(), "kernel"),
+                grant(&self.disk(), "disk:rw"),
             ],
         })
     }
 
     /// The command line that runs the machine.
     pub(super) fn arguments(&self) -> Vec<OsString> {
-        let config = self.config().into_os_string();
-        let rest = ["--no-api", "--id", ID].map(OsString::from);
-        ["--config-file".into(), config].into_iter().chain(rest).collect()
+        arguments(self.folder.path().join("vm.json"))
+    }
+
+    /// The same with a network interface on this tap.
+    pub(super) fn networked(&self, tap: &str) -> Result<Vec<OsString>, Error> {
+        let config = self.configure("networked.json", self.kernel(), self.disk(), Some(tap))?;
+        Ok(arguments(config))
     }
 
     /// The same, without filters of system calls and without Landlock.
@@ -101,6 +138,14 @@ impl Files {
         arguments.extend(["--no-seccomp", "--no-landlock"].map(OsString::from));
         arguments
     }
+}
+
+fn arguments(config: PathBuf) -> Vec<OsString> {
+    let rest = ["--no-api", "--id", ID].map(OsString::from);
+    ["--config-file".into(), config.into()]
+        .into_iter()
+        .chain(rest)
+        .collect()
 }
 
 /// The machine's words for the jailer, and where it is while it runs.
@@ -183,9 +228,9 @@ impl Drop for Jail {
     }
 }
 
-impl Drop for Files {
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

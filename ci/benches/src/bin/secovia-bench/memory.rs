@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::guest::{Files, MEMORY_MIB, name};
 use super::job::{Error, Options};
+use super::network::{TAP, make_tap};
 
 /// What the stub guest prints before it halts.
 const GREETING: &[u8] = b"ready\n";
@@ -24,19 +25,26 @@ struct Report {
     guest_pss_kib: u64,
     /// How many threads it has.
     threads: usize,
+    /// It has a network interface beside its disk.
+    network: bool,
     met: bool,
 }
 
 /// Runs the idle guest and looks at its process.
 pub(super) fn run(options: &Options) -> Result<bool, Error> {
     let files = Files::new("memory", IDLE)?;
+    let network = make_tap("memory")?;
+    let arguments = match network {
+        true => files.networked(TAP)?,
+        false => files.arguments(),
+    };
     let mut child = Command::new(&options.vmm)
-        .args(files.arguments())
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(Error::host(format!("start {}", options.vmm.display())))?;
-    let report = look(&mut child, &name(&options.vmm));
+    let report = look(&mut child, &name(&options.vmm), network);
     let _ = child.kill();
     let _ = child.wait();
     let report = report?;
@@ -45,8 +53,13 @@ pub(super) fn run(options: &Options) -> Result<bool, Error> {
         serde_json::to_string(&report)? + "\n"
     } else {
         format!(
-            "idle VMM beyond guest memory: {} KiB PSS, of it {} private; {} threads; guest memory: {} KiB of {} MiB\n\
+            "idle VMM with {} beyond guest memory: {} KiB PSS, of it {} private; {} threads; guest memory: {} KiB of {} MiB\n\
              goal (at most {GOAL_KIB} KiB): {}\n",
+            if report.network {
+                "disk and network interface"
+            } else {
+                "a disk"
+            },
             report.vmm_pss_kib,
             report.vmm_private_kib,
             report.threads,
@@ -61,7 +74,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Error> {
     Ok(report.met)
 }
 
-fn look(child: &mut Child, program: &str) -> Result<Report, Error> {
+fn look(child: &mut Child, program: &str, network: bool) -> Result<Report, Error> {
     let mut greeting = [0; GREETING.len()];
     let misbehaved = |reason: &str| Error::Program {
         program: program.into(),
@@ -94,6 +107,7 @@ fn look(child: &mut Child, program: &str) -> Result<Report, Error> {
         vmm_private_kib: maps.own_private,
         guest_pss_kib: maps.guest_pss,
         threads,
+        network,
         met: maps.own_pss <= GOAL_KIB,
     })
 }
