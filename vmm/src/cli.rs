@@ -25,8 +25,8 @@ usage: secovia-vmm --api-sock PATH [--config-file FILE] [OPTION]...
                       use [default: /run/secovia-vmm.socket]
   --http-api-max-payload-size BYTES
                       the longest body of a request [default: 51200]
-  --config-file FILE  the machine as JSON: boot-source, machine-config, drives, network-interfaces, balloon, vsock,
-                      entropy, serial, mmds-config, logger, metrics; it starts at once
+  --config-file FILE  the machine as JSON: boot-source, machine-config, drives, pmem, network-interfaces, balloon,
+                      memory-hotplug, vsock, entropy, serial, mmds-config, logger, metrics; it starts at once
   --no-api            run what the file describes and listen nowhere
   --id ID             the machine's name in messages: letters, digits and dashes, at most 64 [default: anonymous]
   --grace SECONDS     how long after SIGTERM the guest may take to power itself off [default: 10]

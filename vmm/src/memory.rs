@@ -72,6 +72,12 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     }
 }
 
+/// Where memory of `size` bytes ends, and what else the guest has begins; at the end of the gap at least.
+pub(crate) fn end(size: u64) -> u64 {
+    let end = ranges(size).last().map_or(0, |(start, length)| start + length);
+    end.max(GAP_END)
+}
+
 /// Maps `size` bytes of guest memory, a multiple of the page size (of the huge page's for [`Pages::Pool`]), for the rest of
 /// the process's life.
 ///
@@ -81,8 +87,21 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
 /// the host, for a seventh more memory (41 instead of 36 MiB in an idle guest of 256). Not below 2 MiB, where there is
 /// little more than what the VMM writes at the start: clearing a huge page for that would take longer than the rest.
 pub fn create(size: u64, pages: Pages) -> Result<GuestMemory, MemoryError> {
-    let mut regions = Vec::with_capacity(2);
-    for (start, length) in ranges(size) {
+    map(ranges(size), pages)
+}
+
+/// As [`create`], with `more` (start and length) behind it.
+pub(crate) fn create_with(
+    size: u64,
+    more: Option<(u64, u64)>,
+    pages: Pages,
+) -> Result<GuestMemory, MemoryError> {
+    map(ranges(size).into_iter().chain(more), pages)
+}
+
+fn map(ranges: impl IntoIterator<Item = (u64, u64)>, pages: Pages) -> Result<GuestMemory, MemoryError> {
+    let mut regions = Vec::with_capacity(3);
+    for (start, length) in ranges {
         let mib = length >> 20;
         let length = length as usize;
         let plain = || map_aligned(length, PROTECTION).map_err(|source| MemoryError::Map { mib, source });
@@ -129,11 +148,10 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// None yet, beside `size` bytes of memory.
-    pub(crate) fn behind(size: u64) -> Self {
-        let end = ranges(size).last().map_or(0, |(start, length)| start + length);
+    /// None yet, behind all memory, which ends at `end`.
+    pub(crate) fn behind(end: u64) -> Self {
         Self {
-            next: end.max(GAP_END).next_multiple_of(WINDOW_GRAIN),
+            next: end.next_multiple_of(WINDOW_GRAIN),
             open: Vec::new(),
         }
     }
@@ -296,7 +314,7 @@ mod tests {
             (4 << 30, 5 << 30),
             ((4 << 30) + (1 << 20), (5 << 30) + (128 << 20)),
         ] {
-            let mut windows = Windows::behind(memory);
+            let mut windows = Windows::behind(end(memory));
             let mut map = |length: u64| windows.map(&file, 5000, length, true);
             assert_eq!(map(2 << 20).unwrap(), first);
             assert_eq!(map(130 << 20).unwrap(), first + (128 << 20));

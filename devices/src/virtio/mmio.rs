@@ -403,6 +403,8 @@ impl std::fmt::Display for DeviceName {
             4 => formatter.write_str("virtio-rng"),
             5 => formatter.write_str("virtio-balloon"),
             19 => formatter.write_str("virtio-vsock"),
+            24 => formatter.write_str("virtio-mem"),
+            27 => formatter.write_str("virtio-pmem"),
             other => write!(formatter, "virtio device type {other}"),
         }
     }

@@ -5,6 +5,7 @@ pub mod block;
 pub mod chain;
 pub mod device;
 mod limited;
+pub mod mem;
 pub mod mmio;
 pub mod net;
 pub mod pmem;

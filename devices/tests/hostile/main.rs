@@ -41,6 +41,11 @@ fn balloon() {
 }
 
 #[test]
+fn mem() {
+    run("mem", &mut harness::mem::MemTarget::default());
+}
+
+#[test]
 fn net() {
     let mut target = harness::net::NetTarget::default();
     let totals = run("net", &mut target);

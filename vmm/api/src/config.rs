@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::cpu::CpuConfig;
@@ -54,9 +53,8 @@ pub struct VmSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pmem: Vec<PmemSpec>,
     /// Memory that is added while the machine runs.
-    #[serde(default, skip_serializing)]
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    pub memory_hotplug: NotYet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_hotplug: Option<MemoryHotplugSpec>,
 }
 
 /// How the guest reaches the metadata service.
@@ -87,39 +85,6 @@ pub enum MmdsVersion {
     V1,
     /// Whoever asks shows a token, which he has asked for before.
     V2,
-}
-
-/// A key of Firecracker's that means nothing here yet. Nothing, null or an empty list may stand there, as they do in what
-/// Firecracker itself writes; anything else is refused by name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NotYet {
-    given: bool,
-}
-
-impl NotYet {
-    /// Whether something stands there.
-    pub fn is_given(self) -> bool {
-        self.given
-    }
-}
-
-impl<'de> Deserialize<'de> for NotYet {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Found {
-            Nothing(()),
-            List(Vec<IgnoredAny>),
-            Other(IgnoredAny),
-        }
-        Ok(Self {
-            given: match Found::deserialize(deserializer)? {
-                Found::Nothing(()) => false,
-                Found::List(list) => !list.is_empty(),
-                Found::Other(IgnoredAny) => true,
-            },
-        })
-    }
 }
 
 /// Kernel, initial RAM disk and command line.
@@ -190,6 +155,31 @@ pub struct PmemSpec {
     /// The guest cannot write it.
     #[serde(default)]
     pub read_only: bool,
+}
+
+/// Memory that can be added while the machine runs: none of it is the guest's at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MemoryHotplugSpec {
+    /// How much there is at most, in MiB; a multiple of `slot_size_mib`. A guest that keeps to no rule can take all of it.
+    pub total_size_mib: u64,
+    /// What is added and taken back as one, in MiB: a power of two, at least 2.
+    #[serde(default = "MemoryHotplugSpec::block")]
+    pub block_size_mib: u64,
+    /// How much Firecracker shows to KVM as one, in MiB: a multiple of `block_size_mib`, at least 128. Here all of it is one.
+    #[serde(default = "MemoryHotplugSpec::slot")]
+    pub slot_size_mib: u64,
+}
+
+impl MemoryHotplugSpec {
+    fn block() -> u64 {
+        2
+    }
+
+    fn slot() -> u64 {
+        128
+    }
 }
 
 /// How a disk's requests reach the host.

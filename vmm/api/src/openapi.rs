@@ -101,6 +101,12 @@ requests! {
     put_entropy put "/entropy" takes EntropySpec;
     /// The serial console. Before the start.
     put_serial put "/serial" takes SerialSpec;
+    /// Memory that can be added: how much of it the guest has, and should have.
+    get_memory_hotplug get "/hotplug/memory" tells MemoryHotplugStatus;
+    /// Memory that can be added while the machine runs. Before the start.
+    put_memory_hotplug put "/hotplug/memory" takes MemoryHotplugSpec;
+    /// How much of it the guest should have. After the start.
+    patch_memory_hotplug patch "/hotplug/memory" takes MemoryHotplugPatch;
     /// The balloon.
     get_balloon get "/balloon" tells BalloonSpec;
     /// The balloon. Before the start.

@@ -78,6 +78,32 @@ pub struct NetworkInterfacePatch {
     pub tx_rate_limiter: Option<RateLimiterSpec>,
 }
 
+/// `PATCH /hotplug/memory`, while the machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MemoryHotplugPatch {
+    /// How much of it the guest should have, in MiB: a multiple of `block_size_mib`. It follows as far as it can.
+    pub requested_size_mib: u64,
+}
+
+/// `GET /hotplug/memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MemoryHotplugStatus {
+    /// As configured, in MiB.
+    pub total_size_mib: u64,
+    /// As configured, in MiB.
+    pub block_size_mib: u64,
+    /// As configured, in MiB.
+    pub slot_size_mib: u64,
+    /// How much of it the guest has, in MiB.
+    pub plugged_size_mib: u64,
+    /// How much of it the guest should have, in MiB.
+    pub requested_size_mib: u64,
+}
+
 /// `PATCH /balloon`, while the machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

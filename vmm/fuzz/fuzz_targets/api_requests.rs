@@ -57,6 +57,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                         source.initrd_path.iter_mut().for_each(tame);
                     }
                     Request::PutDrive(drive) => tame(&mut drive.path_on_host),
+                    Request::PutPmem(pmem) => tame(&mut pmem.path_on_host),
                     Request::PutVsock(vsock) => tame(&mut vsock.uds_path),
                     _ => {}
                 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use secovia_devices::limiter::LimiterConfig;
 use secovia_vmm_api::{
     ActionType, BalloonSpec, CpuConfig, DrivePatch, InstanceInfo, InstanceState, LoggerSpec, MachinePatch,
-    NetworkInterfacePatch, RateLimiterSpec, VersionInfo, VmSpec, VmState,
+    MemoryHotplugSpec, MemoryHotplugStatus, NetworkInterfacePatch, RateLimiterSpec, VersionInfo, VmSpec,
+    VmState,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -67,6 +68,10 @@ pub enum Effect {
         /// What the guest may send.
         tx: Option<LimiterConfig>,
     },
+    /// Have the guest have so many bytes of the memory that can be added.
+    Memory(u64),
+    /// Report how much of this memory it has.
+    MemoryStatus(MemoryHotplugSpec),
     /// Set the balloon's target, in MiB.
     BalloonTarget(u32),
     /// Ask for statistics so often.
@@ -156,6 +161,7 @@ impl Model {
             }),
             Request::GetConfig => Plan::tell(&self.spec),
             Request::GetMachine => Plan::tell(&self.spec.machine_config),
+            Request::GetMemory => self.memory_status(),
             Request::GetBalloon => Plan::tell(self.balloon()?),
             Request::GetBalloonStatistics => {
                 self.statistics()?;
@@ -185,6 +191,11 @@ impl Model {
             Request::PutEntropy(entropy) => self.part(Part::Entropy, |spec| spec.entropy = Some(entropy)),
             Request::PutSerial(serial) => self.part(Part::Serial, |spec| spec.serial = Some(serial)),
             Request::PutBalloon(balloon) => self.part(Part::Balloon, |spec| spec.balloon = Some(balloon)),
+            Request::PutMemory(memory) => self.part(Part::Hotplug, |spec| spec.memory_hotplug = Some(memory)),
+            Request::PatchMemory(patch) => {
+                let bytes = config::requested(self.memory()?, patch.requested_size_mib)?;
+                Ok(Plan::act(Effect::Memory(bytes)))
+            }
             Request::PutCpu(template) => self.part(Part::Cpu, |spec| {
                 spec.cpu_config = Some(CpuConfig::Template(template));
             }),
@@ -335,6 +346,29 @@ impl Model {
         let next = self.with(|spec| put(&mut spec.network_interfaces, new, |network| &network.iface_id));
         let (rx, tx) = (rx.map(config::change), tx.map(config::change));
         Ok(Plan::act(Effect::Network { id, rx, tx }).then(next))
+    }
+
+    fn memory(&self) -> Result<&MemoryHotplugSpec, Refusal> {
+        self.spec
+            .memory_hotplug
+            .as_ref()
+            .ok_or_else(|| Refusal::NoDevice {
+                field: "memory-hotplug".into(),
+            })
+    }
+
+    fn memory_status(&self) -> Result<Plan, Refusal> {
+        let spec = *self.memory()?;
+        match self.state {
+            InstanceState::NotStarted => Plan::tell(&MemoryHotplugStatus {
+                total_size_mib: spec.total_size_mib,
+                block_size_mib: spec.block_size_mib,
+                slot_size_mib: spec.slot_size_mib,
+                plugged_size_mib: 0,
+                requested_size_mib: 0,
+            }),
+            InstanceState::Running | InstanceState::Paused => Ok(Plan::act(Effect::MemoryStatus(spec))),
+        }
     }
 
     fn balloon(&self) -> Result<&BalloonSpec, Refusal> {

@@ -3,8 +3,9 @@
 use secovia_devices::virtio::block::Disk;
 use secovia_vmm_api::{
     ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, CpuConfigSpec, DrivePatch,
-    DriveSpec, EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MetricsSpec, MmdsConfigSpec,
-    NetworkInterfacePatch, NetworkInterfaceSpec, PmemSpec, SerialSpec, VmState, VsockSpec,
+    DriveSpec, EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MemoryHotplugPatch, MemoryHotplugSpec,
+    MetricsSpec, MmdsConfigSpec, NetworkInterfacePatch, NetworkInterfaceSpec, PmemSpec, SerialSpec, VmState,
+    VsockSpec,
 };
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ pub enum Request {
     GetVersion,
     GetConfig,
     GetMachine,
+    GetMemory,
     GetBalloon,
     GetBalloonStatistics,
     Action(ActionType),
@@ -31,6 +33,8 @@ pub enum Request {
     PutVsock(VsockSpec),
     PutEntropy(EntropySpec),
     PutSerial(SerialSpec),
+    PutMemory(MemoryHotplugSpec),
+    PatchMemory(MemoryHotplugPatch),
     PutBalloon(BalloonSpec),
     PatchBalloon(BalloonPatch),
     PatchBalloonStatistics(BalloonStatisticsPatch),
@@ -74,6 +78,7 @@ impl Request {
             | Self::GetVersion
             | Self::GetConfig
             | Self::GetMachine
+            | Self::GetMemory
             | Self::GetBalloon
             | Self::GetMmds
             | Self::PutMmds(_)
@@ -88,6 +93,7 @@ impl Request {
             | Self::PutVsock(_)
             | Self::PutEntropy(_)
             | Self::PutSerial(_)
+            | Self::PutMemory(_)
             | Self::PutBalloon(_)
             | Self::PutLogger(_)
             | Self::PutMetrics(_)
@@ -98,6 +104,7 @@ impl Request {
             | Self::GetMetrics
             | Self::PatchDrive(..)
             | Self::PatchNetwork(_)
+            | Self::PatchMemory(_)
             | Self::PatchBalloon(_)
             | Self::PatchBalloonStatistics(_)
             | Self::PatchVm(_) => Season::AfterStart,
@@ -114,6 +121,7 @@ impl Request {
             Self::GetVersion => (GET, "vmm_version"),
             Self::GetConfig => (GET, "vm_config"),
             Self::GetMachine => (GET, "machine_cfg"),
+            Self::GetMemory => (GET, "hotplug_memory"),
             Self::GetBalloon => (GET, "balloon"),
             Self::GetBalloonStatistics => (GET, "balloon_stats"),
             Self::Action(_) => (PUT, "actions"),
@@ -128,6 +136,8 @@ impl Request {
             Self::PutVsock(_) => (PUT, "vsock"),
             Self::PutEntropy(_) => (PUT, "entropy"),
             Self::PutSerial(_) => (PUT, "serial"),
+            Self::PutMemory(_) => (PUT, "hotplug_memory"),
+            Self::PatchMemory(_) => (PATCH, "hotplug_memory"),
             Self::PutBalloon(_) => (PUT, "balloon"),
             Self::PatchBalloon(_) => (PATCH, "balloon"),
             Self::PatchBalloonStatistics(_) => (PATCH, "balloon_stats"),

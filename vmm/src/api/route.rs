@@ -69,6 +69,9 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
         (Put, "vsock", None, None) => Request::PutVsock(json(path, body)?),
         (Put, "entropy", None, None) => Request::PutEntropy(json(path, body)?),
         (Put, "serial", None, None) => Request::PutSerial(json(path, body)?),
+        (Get, "hotplug", Some("memory"), None) => Request::GetMemory,
+        (Put, "hotplug", Some("memory"), None) => Request::PutMemory(json(path, body)?),
+        (Patch, "hotplug", Some("memory"), None) => Request::PatchMemory(json(path, body)?),
         (Put, "balloon", None, None) => Request::PutBalloon(json(path, body)?),
         (Patch, "balloon", None, None) => Request::PatchBalloon(json(path, body)?),
         (Patch, "balloon", Some("statistics"), None) => Request::PatchBalloonStatistics(json(path, body)?),
@@ -88,7 +91,6 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
 /// What Firecracker has and this program does not have yet.
 fn not_yet(method: Method, first: &str, second: Option<&str>) -> Option<&'static str> {
     Some(match (method, first, second) {
-        (_, "hotplug", Some("memory")) => "memory that is added while the machine runs (/hotplug/memory)",
         (_, "snapshot", Some("create" | "load")) => "a snapshot (/snapshot/create, /snapshot/load)",
         (_, "balloon", Some("hinting")) => {
             "free page hinting (/balloon/hinting); /balloon has free_page_reporting"

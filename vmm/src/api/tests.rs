@@ -38,6 +38,7 @@ impl Bench {
             "drives": [{ "drive_id": "d", "path_on_host": file, "is_root_device": false, "is_read_only": true }],
             "network-interfaces": [{ "iface_id": "n", "host_dev_name": "tap-n" }],
             "balloon": { "amount_mib": 1, "deflate_on_oom": true, "stats_polling_interval_s": 1 },
+            "memory-hotplug": { "total_size_mib": 128 },
         });
         let spec: VmSpec = serde_json::from_value(spec).unwrap();
         let mut clerk = Clerk::new(
@@ -116,6 +117,21 @@ fn seasons() -> Vec<(&'static str, &'static str, Value, bool, bool)> {
         ("GET", "/machine-config", Value::Null, true, true),
         ("GET", "/balloon", Value::Null, true, true),
         ("GET", "/balloon/statistics", Value::Null, false, true),
+        ("GET", "/hotplug/memory", Value::Null, true, true),
+        (
+            "PUT",
+            "/hotplug/memory",
+            json!({ "total_size_mib": 256 }),
+            true,
+            false,
+        ),
+        (
+            "PATCH",
+            "/hotplug/memory",
+            json!({ "requested_size_mib": 128 }),
+            false,
+            true,
+        ),
         (
             "PUT",
             "/boot-source",
@@ -389,7 +405,7 @@ fn what_is_wrong_is_named() {
             "PUT",
             "/hotplug/memory",
             json!({}),
-            "(/hotplug/memory) is not there yet",
+            "missing field `total_size_mib`",
         ),
         (
             NotStarted,

@@ -97,9 +97,21 @@ pub enum ConfigError {
         "balloon: pages of the host's pool (machine-config.huge_pages 2M) do not go back one by one; leave out one of the two"
     )]
     BalloonOfHugePages,
+    #[error("memory-hotplug.{field}: {mib} MiB; {remedy}")]
+    Hotplug {
+        field: &'static str,
+        mib: u64,
+        remedy: &'static str,
+    },
+    #[error(
+        "memory-hotplug: pages of the host's pool (machine-config.huge_pages 2M) do not come and go; leave out one of the two"
+    )]
+    HotplugOfHugePages,
     #[error("balloon.amount_mib: {mib} MiB, the machine has {memory_mib}; give less")]
     LargeBalloon { mib: u32, memory_mib: u64 },
-    #[error("drives, pmem, network-interfaces, balloon, vsock, entropy: {count} devices; at most {max} fit")]
+    #[error(
+        "drives, pmem, network-interfaces, memory-hotplug, balloon, vsock, entropy: {count} devices; at most {max} fit"
+    )]
     TooManyDevices { count: usize, max: usize },
     #[error("vsock.guest_cid: {cid} is reserved; give 3 to 4294967294")]
     ReservedCid { cid: u32 },

@@ -4,6 +4,7 @@ mod cpu;
 mod drives;
 mod error;
 mod file;
+mod hotplug;
 mod limits;
 mod mmds;
 mod networks;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use secovia_devices::limiter::{BucketConfig, LimiterConfig};
 use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_devices::virtio::block::BlockConfig;
+use secovia_devices::virtio::mem::MemConfig;
 use secovia_devices::virtio::net::NetConfig;
 use secovia_vmm_api::{DriveSpec, HugePages, VmSpec};
 
@@ -26,6 +28,7 @@ use crate::memory::Pages;
 
 pub use error::ConfigError;
 pub use file::read;
+pub use hotplug::requested;
 pub use limits::{change, limit};
 pub use mmds::MmdsConfig;
 pub use parts::{DEFAULT_BOOT_ARGS, MAX_VCPUS, MIN_MEMORY_MIB, Part, VsockConfig};
@@ -50,6 +53,8 @@ pub struct VmConfig {
     pub memory: u64,
     /// Of which pages it is made.
     pub pages: Pages,
+    /// Memory that can be added.
+    pub hotplug: Option<MemConfig>,
     /// What boots.
     pub boot: BootConfig,
     /// Disks, the root device first.
@@ -74,7 +79,6 @@ impl VmConfig {
     /// Checks a specification against itself and against this host, whose memory is `host_memory` bytes.
     pub fn new(spec: VmSpec, host_memory: u64) -> Result<Self, ConfigError> {
         let (topology, memory) = parts::machine(&spec.machine_config, host_memory)?;
-        parts::known(&spec)?;
         parts::device_count(&spec)?;
         let pages = match spec.machine_config.huge_pages {
             HugePages::None => Pages::Any,
@@ -90,6 +94,10 @@ impl VmConfig {
             .balloon
             .map(|balloon| parts::balloon(balloon, spec.machine_config.huge_pages, memory))
             .transpose()?;
+        let hotplug = spec
+            .memory_hotplug
+            .map(|hotplug| hotplug::check(hotplug, spec.machine_config.huge_pages, memory, host_memory))
+            .transpose()?;
         let networks = &spec.network_interfaces;
         let mmds = spec
             .mmds_config
@@ -102,6 +110,7 @@ impl VmConfig {
             template: template.unwrap_or_default(),
             memory,
             pages,
+            hotplug,
             boot,
             disks: drives.disks,
             pmem: pmem.disks,

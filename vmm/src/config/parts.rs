@@ -10,7 +10,7 @@ use secovia_devices::virtio::balloon::BalloonConfig;
 use secovia_vmm_api::{BalloonSpec, BootSourceSpec, HugePages, MachineSpec, VmSpec, VsockSpec};
 
 use super::error::{ConfigError, FileFault};
-use super::{cpu, drives, mmds, networks, pmem};
+use super::{cpu, drives, hotplug, mmds, networks, pmem};
 use crate::boot::BootConfig;
 use crate::cpuid::Topology;
 use crate::layout;
@@ -46,6 +46,8 @@ pub enum Part {
     Pmem,
     /// Network interfaces.
     Networks,
+    /// Memory that can be added.
+    Hotplug,
     /// The balloon.
     Balloon,
     /// The socket device.
@@ -69,11 +71,14 @@ impl Part {
                 Some(source) => boot(source, None).map(drop),
                 None => Err(ConfigError::NoBootSource),
             },
-            Self::Machine | Self::Balloon => {
+            Self::Machine | Self::Hotplug | Self::Balloon => {
                 let (_, memory) = machine(&spec.machine_config, host_memory)?;
-                spec.balloon.map_or(Ok(()), |balloon_spec| {
-                    balloon(balloon_spec, spec.machine_config.huge_pages, memory).map(drop)
-                })
+                let huge_pages = spec.machine_config.huge_pages;
+                if let Some(spec) = spec.memory_hotplug {
+                    hotplug::check(spec, huge_pages, memory, host_memory)?;
+                }
+                spec.balloon
+                    .map_or(Ok(()), |spec| balloon(spec, huge_pages, memory).map(drop))
             }
             Self::Drives => {
                 drives::one_root(spec)?;
@@ -98,22 +103,12 @@ impl Part {
     }
 }
 
-/// Refuses what is Firecracker's and is not there yet.
-pub(super) fn known(spec: &VmSpec) -> Result<(), ConfigError> {
-    if spec.memory_hotplug.is_given() {
-        return Err(ConfigError::NotYet {
-            field: "memory-hotplug".into(),
-            remedy: "leave it out",
-        });
-    }
-    Ok(())
-}
-
 /// All devices must fit.
 pub(super) fn device_count(spec: &VmSpec) -> Result<(), ConfigError> {
     let count = spec.drives.len()
         + spec.pmem.len()
         + spec.network_interfaces.len()
+        + usize::from(spec.memory_hotplug.is_some())
         + usize::from(spec.balloon.is_some())
         + usize::from(spec.vsock.is_some())
         + usize::from(spec.entropy.is_some());

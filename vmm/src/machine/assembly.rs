@@ -64,7 +64,10 @@ impl Parts {
         if let Some(mmds) = &config.mmds {
             settings.mmds.lock().configure(mmds.version, mmds.text_only);
         }
-        let mut windows = Windows::behind(config.memory);
+        let mut windows = Windows::behind(config.hotplug.map_or_else(
+            || memory::end(config.memory),
+            |hotplug| hotplug.start + hotplug.length,
+        ));
         let open = |item: &Item| item.open(&settings.mmds, &mut windows);
         let devices = inventory.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -102,7 +105,11 @@ pub(super) fn boot(
     } = parts;
     landlock.restrict(rights.into_iter().chain(kept))?;
 
-    let memory = memory::create(config.memory, config.pages)?;
+    let memory = memory::create_with(
+        config.memory,
+        config.hotplug.map(|hotplug| (hotplug.start, hotplug.length)),
+        config.pages,
+    )?;
     let slots: Vec<_> = (0..devices.len()).map(inventory::slot).collect();
     let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots)?;
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;

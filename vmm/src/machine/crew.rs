@@ -10,8 +10,9 @@ use secovia_devices::limiter::LimiterConfig;
 use secovia_devices::published::Published;
 use secovia_devices::serial::SerialCounters;
 use secovia_devices::virtio::balloon::BalloonHandle;
+use secovia_devices::virtio::mem::MemHandle;
 use secovia_devices::virtio::mmio::MmioTransport;
-use secovia_vmm_api::BalloonStatisticsReport;
+use secovia_vmm_api::{BalloonStatisticsReport, MemoryHotplugSpec, MemoryHotplugStatus};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::MachineError;
@@ -161,6 +162,14 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
+    fn hotplug(&self) -> Result<&MemHandle, String> {
+        let found = self.devices.iter().find_map(|device| match &device.control {
+            Control::Hotplug(handle) => Some(handle),
+            _ => None,
+        });
+        found.ok_or_else(|| "memory-hotplug: this machine has none".into())
+    }
+
     fn balloon(&self) -> Result<&BalloonHandle, String> {
         let found = self.devices.iter().find_map(|device| match &device.control {
             Control::Balloon(handle) => Some(handle),
@@ -197,6 +206,16 @@ impl Hands for Crew<'_> {
                 set.map_err(|error| format!("tell the balloon: {error}"))?;
             }
             Effect::BalloonInterval(interval) => self.balloon()?.set_statistics_interval(interval),
+            Effect::Memory(bytes) => {
+                let set = self.hotplug()?.request(bytes);
+                set.map_err(|error| format!("tell the memory device: {error}"))?;
+            }
+            Effect::MemoryStatus(spec) => {
+                let status = memory_status(spec, self.hotplug()?);
+                return serde_json::to_string(&status)
+                    .map(Some)
+                    .map_err(|error| error.to_string());
+            }
             Effect::TellMetrics => {
                 let controls = self.devices.iter().map(|device| &device.control);
                 let (vcpus, console) = (self.threads.counters(), self.console.get());
@@ -216,6 +235,17 @@ impl Hands for Crew<'_> {
             }
         }
         Ok(None)
+    }
+}
+
+/// Memory that can be added, as the API has it.
+fn memory_status(spec: MemoryHotplugSpec, handle: &MemHandle) -> MemoryHotplugStatus {
+    MemoryHotplugStatus {
+        total_size_mib: spec.total_size_mib,
+        block_size_mib: spec.block_size_mib,
+        slot_size_mib: spec.slot_size_mib,
+        plugged_size_mib: handle.plugged() >> 20,
+        requested_size_mib: handle.requested() >> 20,
     }
 }
 

@@ -9,6 +9,7 @@ use secovia_devices::published::Published;
 use secovia_devices::virtio::balloon::{Balloon, BalloonConfig, BalloonHandle};
 use secovia_devices::virtio::block::{Block, BlockConfig, BlockHandle};
 use secovia_devices::virtio::device::VirtioDevice;
+use secovia_devices::virtio::mem::{Mem, MemConfig, MemHandle};
 use secovia_devices::virtio::net::{Net, NetConfig, NetHandle};
 use secovia_devices::virtio::pmem::{Pmem, PmemCounters};
 use secovia_devices::virtio::rng::{Rng, RngHandle};
@@ -40,6 +41,8 @@ pub(super) enum Control {
     Memory(String, Published<PmemCounters>),
     /// A network interface, with its name.
     Network(String, NetHandle),
+    /// Memory that can be added.
+    Hotplug(MemHandle),
     /// The balloon.
     Balloon(BalloonHandle),
     /// The socket device.
@@ -57,6 +60,8 @@ pub(super) enum Item {
     Memory(BlockConfig),
     /// A network interface, and the address of the metadata service on it.
     Network(NetConfig, Option<Ipv4Addr>),
+    /// Memory that can be added.
+    Hotplug(MemConfig),
     /// The balloon.
     Balloon(BalloonConfig),
     /// The socket device.
@@ -78,6 +83,7 @@ pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
     disks
         .chain(memory)
         .chain(networks)
+        .chain(config.hotplug.map(Item::Hotplug))
         .chain(config.balloon.take().map(Item::Balloon))
         .chain(config.vsock.take().map(Item::Vsock))
         .chain(config.entropy.take().map(Item::Entropy))
@@ -102,7 +108,7 @@ impl Item {
             Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
             Self::Network(..) => Some(Right::Device(NetConfig::DRIVER.into())),
             // Nothing is opened later.
-            Self::Memory(_) | Self::Balloon(_) | Self::Entropy(_) => None,
+            Self::Memory(_) | Self::Hotplug(_) | Self::Balloon(_) | Self::Entropy(_) => None,
         }
     }
 
@@ -149,6 +155,12 @@ impl Item {
                 Err(error) => Err(device(
                     format!("network-interfaces.{}.host_dev_name", config.id),
                     &error,
+                )),
+            },
+            Self::Hotplug(config) => match Mem::new(*config, Box::new(GiveBack)) {
+                Ok(mem) => Ok(Control::Hotplug(mem.handle()).of(mem)),
+                Err(error) => Err(MachineError::host("make an event for memory that can be added")(
+                    error,
                 )),
             },
             Self::Balloon(config) => match Balloon::new(config, Box::new(GiveBack)) {

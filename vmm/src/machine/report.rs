@@ -101,6 +101,20 @@ fn device(control: &Control) -> (&'static str, Option<&str>, Value) {
             });
             ("net", Some(id), counted)
         }
+        Control::Hotplug(handle) => {
+            let counted = handle.counters();
+            let counted = json!({
+                "plug_count": counted.plugged.requests,
+                "plug_bytes": counted.plugged.bytes,
+                "plug_fails": counted.plugged.failed,
+                "unplug_count": counted.unplugged.requests,
+                "unplug_bytes": counted.unplugged.bytes,
+                "unplug_fails": counted.unplugged.failed,
+                "unplug_discard_fails": counted.host_errors,
+                "queue_event_fails": counted.invalid,
+            });
+            ("memory_hotplug", None, counted)
+        }
         Control::Balloon(handle) => {
             let counted = handle.counters();
             let counted = json!({

@@ -75,6 +75,8 @@ impl Hands for Starter<'_> {
             | Effect::TellMetrics
             | Effect::Drive { .. }
             | Effect::Network { .. }
+            | Effect::Memory(_)
+            | Effect::MemoryStatus(_)
             | Effect::BalloonTarget(_)
             | Effect::BalloonInterval(_)
             | Effect::BalloonStatistics

@@ -9,9 +9,6 @@ use super::row::{Row, limits};
 /// What is refused at any time.
 pub(crate) fn absent() -> Vec<Row> {
     let rows = [
-        ("PUT", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
-        ("PATCH", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
-        ("GET", "/hotplug/memory", "(/hotplug/memory) is not there yet"),
         ("PUT", "/snapshot/create", "a snapshot"),
         ("PUT", "/snapshot/load", "a snapshot"),
         ("PATCH", "/balloon/hinting/start", "free page hinting"),
@@ -19,6 +16,11 @@ pub(crate) fn absent() -> Vec<Row> {
         ("DELETE", "/drives/disk", "a device that is taken away"),
         ("DELETE", "/network-interfaces/n", "a device that is taken away"),
         ("DELETE", "/pmem/p", "a device that is taken away"),
+        (
+            "DELETE",
+            "/hotplug/memory",
+            "/hotplug/memory: there is no such request",
+        ),
         ("PATCH", "/pmem/p", "/pmem/p: there is no such request"),
         ("DELETE", "/", "/: there is no such request"),
         ("POST", "/actions", "/actions: there is no such request"),
@@ -65,6 +67,38 @@ pub(crate) fn after(machine: &Machine) -> Vec<Row> {
         Told(json!({ "vcpu_count": 2 })),
     );
     row("GET", "/balloon", Value::Null, Told(json!({ "amount_mib": 1 })));
+    let path = "/hotplug/memory";
+    for requested in [256, 2, 0] {
+        let requested = json!({ "requested_size_mib": requested });
+        row(
+            "PATCH",
+            path,
+            requested.clone(),
+            Taken("/memory-hotplug", json!({ "total_size_mib": 256 })),
+        );
+        row("GET", path, Value::Null, Told(requested));
+    }
+    row(
+        "GET",
+        path,
+        Value::Null,
+        Told(json!({ "total_size_mib": 256, "plugged_size_mib": 0 })),
+    );
+    for (body, fault) in [
+        (
+            json!({ "requested_size_mib": 258 }),
+            "memory-hotplug.requested_size_mib: 258 MiB",
+        ),
+        (
+            json!({ "requested_size_mib": 3 }),
+            "memory-hotplug.requested_size_mib: 3 MiB",
+        ),
+        (json!({ "requested_size_mib": -1 }), "invalid value: integer `-1`"),
+        (json!({ "size": 2 }), "unknown field `size`"),
+        (json!({}), "missing field `requested_size_mib`"),
+    ] {
+        row("PATCH", path, body, Refused(fault));
+    }
     row(
         "GET",
         "/balloon/statistics",

@@ -511,6 +511,77 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
     );
     row("PUT", "/serial", json!({}), Taken("/serial", json!({})));
 
+    // /hotplug/memory
+    let path = "/hotplug/memory";
+    row(
+        "GET",
+        path,
+        Value::Null,
+        Refused("memory-hotplug: this machine has none"),
+    );
+    let hotplug = |field: &str, value: Value| {
+        let mut hotplug = json!({ "total_size_mib": 256 });
+        hotplug[field] = value;
+        hotplug
+    };
+    for (field, value, fault) in [
+        ("total_size_mib", json!(0), "memory-hotplug.total_size_mib: 0 MiB"),
+        (
+            "total_size_mib",
+            json!(130),
+            "memory-hotplug.total_size_mib: 130 MiB",
+        ),
+        (
+            "total_size_mib",
+            json!(1u64 << 50),
+            "give at most what the host has",
+        ),
+        ("total_size_mib", json!("1"), "invalid type: string"),
+        ("block_size_mib", json!(1), "memory-hotplug.block_size_mib: 1 MiB"),
+        ("block_size_mib", json!(6), "memory-hotplug.block_size_mib: 6 MiB"),
+        (
+            "block_size_mib",
+            json!(256),
+            "memory-hotplug.slot_size_mib: 128 MiB",
+        ),
+        ("slot_size_mib", json!(64), "memory-hotplug.slot_size_mib: 64 MiB"),
+        (
+            "slot_size_mib",
+            json!(129),
+            "memory-hotplug.slot_size_mib: 129 MiB",
+        ),
+        (
+            "requested_size_mib",
+            json!(2),
+            "unknown field `requested_size_mib`",
+        ),
+    ] {
+        row("PUT", path, hotplug(field, value), Refused(fault));
+    }
+    row("PUT", path, json!({}), Refused("missing field `total_size_mib`"));
+    for (field, value) in [
+        ("total_size_mib", json!(128)),
+        ("block_size_mib", json!(4)),
+        ("slot_size_mib", json!(256)),
+        ("total_size_mib", json!(256)),
+    ] {
+        row(
+            "PUT",
+            path,
+            hotplug(field, value.clone()),
+            Taken("/memory-hotplug", json!({ field: value })),
+        );
+    }
+    row(
+        "GET",
+        path,
+        Value::Null,
+        Told(
+            json!({ "total_size_mib": 256, "block_size_mib": 2, "slot_size_mib": 128,
+            "plugged_size_mib": 0, "requested_size_mib": 0 }),
+        ),
+    );
+
     // /balloon
     let path = "/balloon";
     let balloon = |field: &str, value: Value| {

@@ -15,6 +15,7 @@ pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod driver;
+pub mod mem;
 pub mod net;
 pub mod pmem;
 pub mod rng;
