@@ -32,6 +32,7 @@ mod pending;
 pub mod power;
 pub mod published;
 pub mod pvpanic;
+mod ring;
 pub mod serial;
 mod sys;
 #[cfg(any(test, feature = "test-support"))]

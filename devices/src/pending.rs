@@ -28,9 +28,14 @@ impl<T> Pending<T> {
         self.waiting.store(true, Ordering::Release);
     }
 
+    /// Whether something waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// What waits, which does not wait any more.
     pub(crate) fn take(&self) -> Option<T> {
-        if !self.waiting.load(Ordering::Acquire) {
+        if !self.is_waiting() {
             return None;
         }
         let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The system calls that no safe interface covers; the only unsafe code of this crate.
+//! The system calls that no safe interface covers; but for `ring`, the only unsafe code of this crate.
 
 use std::fs::File;
 use std::io;

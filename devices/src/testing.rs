@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
@@ -276,6 +277,19 @@ impl FakeDriver {
         let (id, len) = self.used(index)?;
         assert_eq!(id, u32::from(head));
         Some(len)
+    }
+
+    /// As [`used`](Self::used), of a device that takes its time; called as the event loop does it. Panics after ten seconds.
+    pub fn wait_used(&mut self, index: u16) -> (u32, u32) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(used) = self.used(index) {
+                return used;
+            }
+            assert!(Instant::now() < deadline, "the device does not answer");
+            std::thread::sleep(Duration::from_millis(1));
+            self.transport.handle_host();
+        }
     }
 
     /// Puts bytes into memory.

@@ -72,23 +72,48 @@ fn a_disk_is_read_by_polling_and_by_interrupt() {
 }
 
 #[test]
-fn a_disk_is_read_in_rounds() {
+fn a_disk_is_read_in_rounds_by_either_engine() {
     if !kvm() {
         return;
     }
-    let machine = Machine::stub(stubs::DISK_ROUNDS);
-    let mut running = machine.start();
-    running.wait_for("ready\n");
-    for round in 1..4 {
-        running.type_in("\n");
-        running.wait_for(&"ready\n".repeat(round + 1));
+    for engine in ["Sync", "Async"] {
+        let machine = Machine::stub(stubs::DISK_ROUNDS).with("/drives/0/io_engine", json!(engine));
+        let mut running = machine.start();
+        running.wait_for("ready\n");
+        for round in 1..4 {
+            running.type_in("\n");
+            running.wait_for(&"ready\n".repeat(round + 1));
+        }
+        running.type_in("q");
+        let outcome = running.end();
+        assert_eq!(
+            (outcome.output.as_str(), outcome.status),
+            ("ready\nready\nready\nready\n", Some(3)),
+            "{engine}: {outcome:?}"
+        );
     }
-    running.type_in("q");
-    let outcome = running.end();
-    assert_eq!(
-        (outcome.output.as_str(), outcome.status),
-        ("ready\nready\nready\nready\n", Some(3)),
-        "{outcome:?}"
+}
+
+/// A filter that knows no io_uring stands for such a kernel.
+#[test]
+fn a_host_without_io_uring_is_named_and_what_to_do() {
+    const RULES: &str = include_str!("../seccomp/rules.json");
+    let there = r#""call": "io_uring_setup","#;
+    assert!(RULES.contains(there));
+    let machine = Machine::stub(stubs::DISK_READ).with("/drives/0/io_engine", json!("Async"));
+    let rules = machine.folder.join("rules.json");
+    let lacking = format!(r#"{there} "answer": "ENOSYS","#);
+    std::fs::write(&rules, RULES.replace(there, &lacking)).unwrap();
+    let outcome = machine
+        .argument(&format!("--seccomp-filter {}", rules.display()))
+        .run();
+    assert_eq!(outcome.status, Some(2), "{outcome:?}");
+    let line = outcome.errors.as_str();
+    assert!(
+        line.contains("drives.disk.path_on_host: disk")
+            && line.contains("io_engine Async: make an io_uring: Function not implemented")
+            && line.contains("or give Sync"),
+        "{line}"
     );
 }
 

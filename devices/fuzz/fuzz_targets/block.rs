@@ -5,5 +5,6 @@
 mod harness;
 
 use harness::block::BlockTarget;
+use secovia_devices::virtio::block::Engine;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::fuzz(data, BlockTarget::new));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::fuzz(data, || BlockTarget::new(Engine::Sync)));

@@ -1,45 +1,44 @@
 //! The block device (virtio 1.2, 5.2) on a file or a block device of the host.
 //!
 //! `request` turns a descriptor chain into a checked request, `disk` does the I/O, this module is the device
-//! between them. Requests are served one after the other on the thread that the notification came on. What a limit
-//! holds back stays in the queue until the alarm rings, and is then served by the event loop.
+//! between them. What a limit holds back stays in the queue until the alarm rings, and is then served by the event loop.
+//!
+//! With the engine Sync requests are served one after the other on the thread that the notification came on. With Async
+//! (`flight`) that thread has the kernel begin them; the event loop answers them as they end, in any order. A flush covers
+//! the writes that were answered before it was asked for (5.2.6.2), which are in the host's page cache by then: it need
+//! not wait for those under way. Discards, zeroes and the serial number are served at once with either engine.
 
+use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
     VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
+use vm_memory::Bytes;
 
+use self::flight::{Begun, Flights};
 use self::handle::{Change, Shared};
-use self::request::{Limits, Request, SECTOR, Status};
+use self::request::{DATA_MAX, Limits, QUEUE_SIZE, Request, SECTOR, SEG_MAX, SIZE_MAX, Status};
 use super::chain::{Buffers, Chain};
 use super::device::{Active, DeviceError, Outcome, VirtioDevice};
-use super::limited::{Answer, LimitedQueue, Served};
+use super::limited::{Answer, LimitedQueue};
 use crate::GuestMemory;
+use crate::ring::Done;
 
 mod config;
 mod disk;
+mod flight;
 mod handle;
 mod request;
 
-pub use config::{BlockConfig, BlockError, Cache};
+pub use config::{BlockConfig, BlockError, Cache, Engine};
 pub use disk::Disk;
 pub use handle::{BlockCounters, BlockHandle};
 
 const DEVICE_TYPE: u32 = 2;
-const QUEUE_SIZE: u16 = 256;
 const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
-
-/// A request has a header and a status beside its data.
-const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
-
-/// The longest of its pieces. Nobody asks for as much at once, and what a request may take in all is bounded by it.
-const SIZE_MAX: u32 = 1 << 20;
-
-/// What one request may read or write, as a driver that keeps to the limits does: the disk is busy with it for as long
-/// as it takes, and so is the device.
-const DATA_MAX: u32 = SEG_MAX * SIZE_MAX;
 
 /// After so many errors of one disk the log falls silent; the counter goes on.
 const LOUD_ERRORS: u64 = 8;
@@ -58,6 +57,8 @@ pub struct Block {
 #[derive(Debug)]
 struct Core {
     disk: Disk,
+    /// With the engine Async.
+    flights: Option<Flights>,
     read_only: bool,
     id: [u8; request::ID_LEN],
     counters: BlockCounters,
@@ -94,11 +95,19 @@ impl Block {
             path: config.path.clone(),
             source,
         })?;
+        let flights = match config.engine {
+            Engine::Sync => None,
+            Engine::Async => Some(Flights::new(disk.file()).map_err(|source| BlockError::Ring {
+                path: config.path.clone(),
+                source,
+            })?),
+        };
         Ok(Self {
             handle: BlockHandle::new(queue.limit()),
             config_space: config_space(disk.sectors()),
             core: Core {
                 disk,
+                flights,
                 read_only: config.read_only,
                 id,
                 counters: BlockCounters::default(),
@@ -128,34 +137,50 @@ impl Block {
     }
 
     /// Takes another disk over, if there is one; then the driver has to look how large it is.
-    fn change_disk(&mut self) -> bool {
+    fn change_disk(&mut self) -> Result<bool, DeviceError> {
         match self.shared().change.take() {
-            None => return false,
-            Some(Change::Other(disk)) => self.core.disk = disk,
+            None => return Ok(false),
+            Some(Change::Other(disk)) => {
+                if let Some(flights) = &mut self.core.flights {
+                    flights.change_disk(&disk)?;
+                }
+                self.core.disk = disk;
+            }
             Some(Change::Size(sectors)) => self.core.disk.resize(sectors),
         }
         self.config_space = config_space(self.core.disk.sectors());
-        true
+        Ok(true)
     }
 
-    /// Serves what waits in the queue, as far as the limit allows.
+    /// Answers what has ended and serves what waits in the queue, as far as limits and room allow.
     fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        let config_changed = self.change_disk();
-        let Self { core, queue, .. } = self;
-        let limits = Limits {
-            sectors: core.disk.sectors(),
-            data: DATA_MAX,
-            read_only: core.read_only,
-            features: active.features,
-        };
-        let Served { interrupt, limited } =
-            queue.serve(active, |chain, memory| core.answer(&limits, chain, memory))?;
-        core.counters.limited = core.counters.limited.wrapping_add(limited.into());
+        let mut outcome = Outcome::default();
+        loop {
+            outcome.interrupt |= self.core.answer_ended(active)?;
+            if self.shared().change.is_waiting() && self.core.is_under_way() {
+                // Another disk comes in when the old one is done; what waits in the queue is for the new one.
+                break;
+            }
+            outcome.config_changed |= self.change_disk()?;
+            let Self { core, queue, .. } = self;
+            let limits = Limits {
+                sectors: core.disk.sectors(),
+                data: DATA_MAX,
+                read_only: core.read_only,
+                features: active.features,
+            };
+            let served = queue.serve(active, |chain, memory| core.answer(&limits, chain, memory))?;
+            outcome.interrupt |= served.interrupt;
+            let counters = &mut core.counters;
+            counters.limited = counters.limited.wrapping_add(served.limited.into());
+            counters.full = counters.full.wrapping_add(served.full.into());
+            if !core.submit()? || active.share.is_over() {
+                break;
+            }
+        }
+        self.core.listen()?;
         self.shared().counters.set(self.core.counters);
-        Ok(Outcome {
-            interrupt,
-            config_changed,
-        })
+        Ok(outcome)
     }
 }
 
@@ -202,8 +227,18 @@ impl Core {
         else {
             return Err(chain.malformed("a block request has no room for its status"));
         };
-        let result =
-            request::parse(chain.readable(memory), room, limits).and_then(|request| self.run(request));
+        let request = request::parse(chain.readable(memory), room, limits);
+        if let (Ok(request), Some(flights)) = (&request, &mut self.flights) {
+            match flights.begin(request, chain, status, writable.len())? {
+                Begun::Under { moved } => {
+                    self.counters.begun(request);
+                    return Ok(Answer::Later { moved });
+                }
+                Begun::Full => return Ok(Answer::Full),
+                Begun::NotMine => {}
+            }
+        }
+        let result = request.and_then(|request| self.run(request));
         let (code, written, moved) = match result {
             Ok(moved) => {
                 self.counters.served = self.counters.served.wrapping_add(1);
@@ -216,7 +251,7 @@ impl Core {
             }
         };
         status.write(&[code as u8])?;
-        Ok(Answer { written, moved })
+        Ok(Answer::Now { written, moved })
     }
 
     /// Does what the request says; returns how many bytes of data it moved.
@@ -224,24 +259,12 @@ impl Core {
         let Self {
             disk, id, counters, ..
         } = self;
-        let mut moved = 0;
+        counters.begun(&request);
+        let moved = request.moves();
         let (what, result) = match request {
-            Request::Read { offset, data } => {
-                moved = u64::from(data.len());
-                counters.reads = counters.reads.wrapping_add(1);
-                counters.read_bytes = counters.read_bytes.wrapping_add(moved);
-                ("read", disk.read(offset, data))
-            }
-            Request::Write { offset, data } => {
-                moved = u64::from(data.len());
-                counters.writes = counters.writes.wrapping_add(1);
-                counters.written_bytes = counters.written_bytes.wrapping_add(moved);
-                ("write", disk.write(offset, data))
-            }
-            Request::Flush => {
-                counters.flushes = counters.flushes.wrapping_add(1);
-                ("flush", disk.flush())
-            }
+            Request::Read { offset, data } => ("read", disk.read(offset, data)),
+            Request::Write { offset, data } => ("write", disk.write(offset, data)),
+            Request::Flush => ("flush", disk.flush()),
             Request::Id { data } => return write_id(data, id).map(|()| moved),
             Request::Discard { segments } => (
                 "discard",
@@ -253,15 +276,91 @@ impl Core {
             ),
         };
         result.map(|()| moved).map_err(|error| {
-            counters.host_errors = counters.host_errors.wrapping_add(1);
-            // A full disk would otherwise fill the host's log with each write.
-            let level = match counters.host_errors {
-                ..=LOUD_ERRORS => log::Level::Warn,
-                _ => log::Level::Debug,
-            };
-            log::log!(level, "disk {}: {what}: {error}", disk.path().display());
+            tell(counters, disk, what, &error);
             Status::IoErr
         })
+    }
+}
+
+impl Core {
+    /// Whether there are requests that are begun and not answered.
+    fn is_under_way(&self) -> bool {
+        self.flights.as_ref().is_some_and(Flights::is_busy)
+    }
+
+    /// Answers the requests that have ended. Says whether the driver wants to be told.
+    fn answer_ended(&mut self, active: &mut Active<'_>) -> Result<bool, DeviceError> {
+        let Self {
+            disk,
+            flights: Some(flights),
+            counters,
+            ..
+        } = self
+        else {
+            return Ok(false);
+        };
+        LimitedQueue::answer(active, |memory| {
+            let Some(Done { tag, result }) = flights.next()? else {
+                return Ok(None);
+            };
+            let (code, written) = match result {
+                Ok(()) => {
+                    counters.served = counters.served.wrapping_add(1);
+                    (Status::Ok, tag.written)
+                }
+                Err(error) => {
+                    tell(counters, disk, tag.what, &error);
+                    counters.failed = counters.failed.wrapping_add(1);
+                    (Status::IoErr, 1)
+                }
+            };
+            if let Some(memory) = memory {
+                memory
+                    .write_obj(code as u8, tag.status)
+                    .map_err(|error| DeviceError::Host {
+                        operation: "write a block request's status",
+                        source: io::Error::other(error),
+                    })?;
+            }
+            Ok(Some((tag.head, written)))
+        })
+    }
+
+    /// Hands to the kernel what was begun. Says whether something has ended at once.
+    fn submit(&mut self) -> Result<bool, DeviceError> {
+        self.flights.as_mut().map_or(Ok(false), Flights::submit)
+    }
+
+    /// From now on the event loop learns of ends.
+    fn listen(&mut self) -> Result<(), DeviceError> {
+        self.flights.as_mut().map_or(Ok(()), Flights::listen)
+    }
+}
+
+/// Counts and logs that the host failed a request.
+fn tell(counters: &mut BlockCounters, disk: &Disk, what: &str, error: &io::Error) {
+    counters.host_errors = counters.host_errors.wrapping_add(1);
+    // A full disk would otherwise fill the host's log with each write.
+    let level = match counters.host_errors {
+        ..=LOUD_ERRORS => log::Level::Warn,
+        _ => log::Level::Debug,
+    };
+    log::log!(level, "disk {}: {what}: {error}", disk.path().display());
+}
+
+impl BlockCounters {
+    /// Counts a request that the disk is asked for.
+    fn begun(&mut self, request: &Request<'_>) {
+        let (requests, bytes) = match request {
+            Request::Read { .. } => (&mut self.reads, Some(&mut self.read_bytes)),
+            Request::Write { .. } => (&mut self.writes, Some(&mut self.written_bytes)),
+            Request::Flush => (&mut self.flushes, None),
+            Request::Id { .. } | Request::Discard { .. } | Request::WriteZeroes { .. } => return,
+        };
+        *requests = requests.wrapping_add(1);
+        if let Some(bytes) = bytes {
+            *bytes = bytes.wrapping_add(request.moves());
+        }
     }
 }
 
@@ -289,7 +388,10 @@ impl VirtioDevice for Block {
         }
     }
 
-    fn activate(&mut self, _active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+    fn activate(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
+        if let Some(flights) = &mut self.core.flights {
+            flights.activate(active.memory)?;
+        }
         Ok(Outcome::default())
     }
 
@@ -298,22 +400,33 @@ impl VirtioDevice for Block {
     }
 
     fn host_fds(&self) -> Vec<RawFd> {
-        vec![self.queue.alarm_fd()]
+        let ended = self.core.flights.as_ref().map(Flights::event_fd);
+        [self.queue.alarm_fd()].into_iter().chain(ended).collect()
     }
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
-        if self.queue.is_behind() {
+        if self.queue.is_behind() || self.core.is_under_way() {
             self.serve(active)
         } else {
             Ok(Outcome {
                 interrupt: false,
-                config_changed: self.change_disk(),
+                config_changed: self.change_disk()?,
             })
+        }
+    }
+
+    fn settle(&mut self, patience: Duration) -> bool {
+        match &mut self.core.flights {
+            Some(flights) => flights.settle(patience),
+            None => true,
         }
     }
 
     fn reset(&mut self) {
         self.queue.reset();
+        if let Some(flights) = &mut self.core.flights {
+            flights.reset();
+        }
     }
 }
 

@@ -142,12 +142,7 @@ impl Chain {
 
     /// Hands the chain back to the driver, with the number of bytes that were written into its writable part.
     pub fn complete(&self, queue: &mut Queue, memory: &GuestMemory, written: u32) -> Result<(), DeviceError> {
-        queue
-            .add_used(memory, self.head, written)
-            .map_err(|source| DeviceError::Queue {
-                queue: self.queue,
-                source,
-            })
+        complete(self.queue, queue, memory, self.head, written)
     }
 
     /// An error that blames this chain.
@@ -207,21 +202,24 @@ impl<'a> Buffers<'a> {
         Some((Self { len: mid, ..self }, rest))
     }
 
+    /// Where in the guest's memory it lies: addresses and lengths, in order, none of them empty.
+    pub fn pieces(&self) -> impl Iterator<Item = (GuestAddress, usize)> + use<'a> {
+        let mut skip = self.skip;
+        let mut left = self.len;
+        self.segments.iter().map_while(move |segment| {
+            let len = segment.len.saturating_sub(skip).min(left);
+            let start = segment.address.0.saturating_add(u64::from(skip));
+            skip = 0;
+            left = left.saturating_sub(len);
+            (len > 0).then_some((GuestAddress(start), len as usize))
+        })
+    }
+
     /// The pieces of host memory behind it, in order.
     pub fn slices(&self) -> impl Iterator<Item = Result<GuestSlice<'a>, DeviceError>> + use<'a> {
         let memory = self.memory;
         let queue = self.queue;
-        let mut skip = self.skip;
-        let mut left = self.len;
-        self.segments
-            .iter()
-            .map_while(move |segment| {
-                let len = segment.len.saturating_sub(skip).min(left);
-                let start = segment.address.0.saturating_add(u64::from(skip));
-                skip = 0;
-                left = left.saturating_sub(len);
-                (len > 0).then_some((GuestAddress(start), len as usize))
-            })
+        self.pieces()
             .flat_map(move |(start, len)| GuestMemoryBackend::get_slices(memory, start, len))
             .map(move |slice| slice.map_err(|_| outside(queue)))
     }
@@ -294,6 +292,20 @@ fn outside(queue: u16) -> DeviceError {
     }
 }
 
+/// Hands the chain that begins at `head` back to the driver of queue `index`, with the number of bytes that were written
+/// into its writable part.
+pub fn complete(
+    index: u16,
+    queue: &mut Queue,
+    memory: &GuestMemory,
+    head: u16,
+    written: u32,
+) -> Result<(), DeviceError> {
+    queue
+        .add_used(memory, head, written)
+        .map_err(|source| DeviceError::Queue { queue: index, source })
+}
+
 /// Serves the waiting requests of queue `index`, all of them or as many as the call's share allows: `answer` gets each
 /// chain and returns how many bytes it wrote. Says whether the driver wants an interrupt.
 ///
@@ -306,17 +318,28 @@ pub fn serve(
     mut answer: impl FnMut(&Chain, &GuestMemory) -> Result<u32, DeviceError>,
 ) -> Result<bool, DeviceError> {
     serve_while(index, active, chain, |chain, memory| {
-        answer(chain, memory).map(Some)
+        answer(chain, memory).map(Turn::Answered)
     })
 }
 
-/// As [`serve`], until `answer` returns `None`: that request is put back, and notifications stay off. The device calls
+/// What a device does with a request whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It is answered, with so many bytes written.
+    Answered(u32),
+    /// It is begun, and answered by [`complete`] when it is done.
+    Begun,
+    /// It waits.
+    Waits,
+}
+
+/// As [`serve`], until a request has to wait: that one is put back, and notifications stay off. The device calls
 /// again of its own accord.
 pub fn serve_while(
     index: u16,
     active: &mut Active<'_>,
     chain: &mut Chain,
-    mut answer: impl FnMut(&Chain, &GuestMemory) -> Result<Option<u32>, DeviceError>,
+    mut answer: impl FnMut(&Chain, &GuestMemory) -> Result<Turn, DeviceError>,
 ) -> Result<bool, DeviceError> {
     let memory = active.memory;
     let Some(queue) = active.queues.get_mut(usize::from(index)) else {
@@ -330,12 +353,17 @@ pub fn serve_while(
     'serve: loop {
         queue.disable_notification(memory).map_err(ring)?;
         while !active.share.was_cut_short() && chain.next(index, queue, memory)? {
-            let Some(written) = answer(chain, memory)? else {
-                queue.go_to_previous_position();
-                break 'serve;
-            };
-            chain.complete(queue, memory, written)?;
-            served = true;
+            match answer(chain, memory)? {
+                Turn::Answered(written) => {
+                    chain.complete(queue, memory, written)?;
+                    served = true;
+                }
+                Turn::Begun => {}
+                Turn::Waits => {
+                    queue.go_to_previous_position();
+                    break 'serve;
+                }
+            }
             active.share.is_over();
         }
         // Switched on also where something is left: all that the next call needs to know is in the queue.

@@ -22,7 +22,8 @@ use crate::GuestMemory;
 /// event loop's thread, once that has looked after everything else.
 ///
 /// While the machine is paused none of the `handle_*` methods is called; work that arrives meanwhile waits in the
-/// queues or in the kernel's buffers.
+/// queues or in the kernel's buffers. A device that has the kernel work on guest memory between calls has it finish in
+/// `settle` (before a pause, and before the driver has a queue back), in `reset`, and when it is dropped.
 ///
 /// # Errors
 /// An `Err` means that the driver broke the protocol in a way that leaves no used entry to answer with, or that
@@ -68,6 +69,12 @@ pub trait VirtioDevice: Send {
     /// remembers and takes up again in `handle_queue`.
     fn handle_host(&mut self, _active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         Ok(Outcome::default())
+    }
+
+    /// Waits until the kernel is done with what was begun on guest memory, at most for `patience`, and begins nothing
+    /// new; says whether it is done. It is answered in the next call of `handle_host`. Called in any state.
+    fn settle(&mut self, _patience: Duration) -> bool {
+        true
     }
 
     /// Back to the state before `activate`; whatever is open towards the host on behalf of the driver is dropped.

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use super::chain::{Chain, serve_while};
+use virtio_queue::QueueT;
+
+use super::chain::{Chain, Turn, complete, serve_while};
 use super::device::{Active, DeviceError};
 use crate::GuestMemory;
 use crate::limiter::{Alarm, Gate, LimitHandle, LimiterConfig};
@@ -17,16 +19,26 @@ pub(super) struct LimitedQueue {
     chain: Chain,
     gate: Gate,
     alarm: Alarm,
-    /// A request waits for the alarm, or for another turn.
+    /// A request waits: for the alarm, for room, or for another turn.
     behind: bool,
 }
 
 /// What came of a request.
-pub(super) struct Answer {
-    /// Bytes that were written to the chain.
-    pub(super) written: u32,
-    /// Bytes that count towards the limit.
-    pub(super) moved: u64,
+pub(super) enum Answer {
+    /// It is answered.
+    Now {
+        /// Bytes that were written to the chain.
+        written: u32,
+        /// Bytes that count towards the limit.
+        moved: u64,
+    },
+    /// It is begun, and answered later.
+    Later {
+        /// Bytes that count towards the limit.
+        moved: u64,
+    },
+    /// There is no room for it. The device serves the queue again when there is.
+    Full,
 }
 
 /// What came of serving the queue.
@@ -36,6 +48,8 @@ pub(super) struct Served {
     pub(super) interrupt: bool,
     /// The limit held a request back.
     pub(super) limited: bool,
+    /// There was no room for a request.
+    pub(super) full: bool,
 }
 
 impl LimitedQueue {
@@ -63,18 +77,56 @@ impl LimitedQueue {
         let Self {
             chain, gate, alarm, ..
         } = self;
-        let mut limited = false;
+        let (mut limited, mut full) = (false, false);
         let interrupt = serve_while(QUEUE, active, chain, |chain, memory| {
             if !gate.may_pass(alarm) {
                 limited = true;
-                return Ok(None);
+                return Ok(Turn::Waits);
             }
-            let Answer { written, moved } = answer(chain, memory)?;
+            let (turn, moved) = match answer(chain, memory)? {
+                Answer::Now { written, moved } => (Turn::Answered(written), moved),
+                Answer::Later { moved } => (Turn::Begun, moved),
+                Answer::Full => {
+                    full = true;
+                    return Ok(Turn::Waits);
+                }
+            };
             gate.charge(moved);
-            Ok(Some(written))
+            Ok(turn)
         })?;
-        self.behind = limited || active.share.was_cut_short();
-        Ok(Served { interrupt, limited })
+        self.behind = limited || full || active.share.was_cut_short();
+        Ok(Served {
+            interrupt,
+            limited,
+            full,
+        })
+    }
+
+    /// Answers requests that were begun: `next` gives the head of each, and how many bytes were written to it. Says
+    /// whether the driver wants to be told. Where it has taken the queue back its memory is not touched any more, and
+    /// `next` gets none.
+    pub(super) fn answer(
+        active: &mut Active<'_>,
+        mut next: impl FnMut(Option<&GuestMemory>) -> Result<Option<(u16, u32)>, DeviceError>,
+    ) -> Result<bool, DeviceError> {
+        let memory = active.memory;
+        let Some(queue) = active.queues.get_mut(usize::from(QUEUE)) else {
+            return Ok(false);
+        };
+        let theirs = queue.ready().then_some(memory);
+        let mut answered = false;
+        while let Some((head, written)) = next(theirs)? {
+            if queue.ready() {
+                complete(QUEUE, queue, memory, head, written)?;
+                answered = true;
+            }
+        }
+        if !answered {
+            return Ok(false);
+        }
+        queue
+            .needs_notification(memory)
+            .map_err(|source| DeviceError::Queue { queue: QUEUE, source })
     }
 
     /// Whether there is something to serve although the driver says nothing.

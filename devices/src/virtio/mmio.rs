@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -28,6 +29,9 @@ pub const TRANSPORT_FEATURES: u64 =
 /// After so many failures of one device the log falls silent (the counter goes on): a guest can break its device
 /// as often as it likes.
 const LOUD_FAILURES: u64 = 8;
+
+/// After so long a wait for the host the log says so.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a device cannot be put behind a transport.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +172,12 @@ impl MmioTransport {
             }
         }
         self.call(Work::Host);
+    }
+
+    /// Before a pause: nothing writes the guest's memory on the device's behalf after this returned true, until
+    /// [`handle_host`](Self::handle_host) is called. False if that was not to be had within `patience`.
+    pub fn settle(&mut self, patience: Duration) -> bool {
+        self.device.settle(patience)
     }
 
     /// What happened so far.
@@ -328,6 +338,10 @@ impl BusDevice for MmioTransport {
                 self.call(Work::Queue(index));
             }
             Action::StopQueue(index) => {
+                // What the driver does with the queue's memory from now on is its own business.
+                while !self.device.settle(PATIENCE) {
+                    log::debug!("{}: waiting for the host, to stop queue {index}", self.name());
+                }
                 if let Some(queue) = self.queues.get_mut(usize::from(index)) {
                     queue.set_ready(false);
                 }

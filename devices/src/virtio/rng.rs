@@ -69,11 +69,13 @@ impl Rng {
     /// Serves what waits in the queue, as far as the limit allows.
     fn serve(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let Self { queue, counters, .. } = self;
-        let Served { interrupt, limited } = queue.serve(active, |chain, memory| {
+        let Served {
+            interrupt, limited, ..
+        } = queue.serve(active, |chain, memory| {
             let bytes = fill(chain, memory)?;
             counters.served = counters.served.wrapping_add(1);
             counters.bytes = counters.bytes.wrapping_add(bytes.into());
-            Ok(Answer {
+            Ok(Answer::Now {
                 written: bytes,
                 moved: bytes.into(),
             })

@@ -6,6 +6,8 @@
 mod harness;
 mod registers;
 
+use secovia_devices::virtio::block::Engine;
+
 use harness::{Target, Totals, attack};
 
 /// Runs the attack, and sees to it that the driver got through to the device and that the device fought back.
@@ -27,7 +29,15 @@ fn transport() {
 
 #[test]
 fn block() {
-    run("block", &mut harness::block::BlockTarget::new());
+    run("block", &mut harness::block::BlockTarget::new(Engine::Sync));
+}
+
+#[test]
+fn block_async() {
+    run(
+        "block_async",
+        &mut harness::block::BlockTarget::new(Engine::Async),
+    );
 }
 
 #[test]

@@ -186,10 +186,10 @@ impl MemoryHotplugSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum IoEngine {
-    /// By a system call each.
+    /// One after the other, by a system call each.
     #[default]
     Sync,
-    /// By io_uring; not there yet.
+    /// Up to 64 at once, by an io_uring; needs Linux 5.11 or newer that allows it (sysctl kernel.io_uring_disabled).
     Async,
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use secovia_devices::virtio::block::{BlockConfig, Cache};
+use secovia_devices::virtio::block::{BlockConfig, Cache, Engine};
 use secovia_vmm_api::{CacheType, DriveSpec, IoEngine, VmSpec};
 
 use super::error::{ConfigError, FileFault};
@@ -54,9 +54,6 @@ pub(super) fn check(mut specs: Vec<DriveSpec>) -> Result<Drives, ConfigError> {
             field: format!("drives.{}.{field}", spec.drive_id),
             remedy,
         };
-        if spec.io_engine == IoEngine::Async {
-            return Err(not_yet("io_engine", "give Sync, or leave it out"));
-        }
         if spec.socket.is_some() {
             return Err(not_yet("socket", "give path_on_host"));
         }
@@ -81,6 +78,10 @@ pub(super) fn disk(spec: DriveSpec) -> BlockConfig {
         cache: match spec.cache_type {
             CacheType::Unsafe => Cache::Unsafe,
             CacheType::Writeback => Cache::Writeback,
+        },
+        engine: match spec.io_engine {
+            IoEngine::Sync => Engine::Sync,
+            IoEngine::Async => Engine::Async,
         },
         id: spec.drive_id,
         limit: limit(spec.rate_limiter),

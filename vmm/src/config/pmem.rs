@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use secovia_devices::limiter::LimiterConfig;
-use secovia_devices::virtio::block::{BlockConfig, Cache};
+use secovia_devices::virtio::block::{BlockConfig, Cache, Engine};
 use secovia_vmm_api::PmemSpec;
 
 use super::drives::{Drives, exists};
@@ -33,6 +33,7 @@ fn disk(spec: PmemSpec) -> BlockConfig {
         path: spec.path_on_host,
         read_only: spec.read_only,
         cache: Cache::Writeback,
+        engine: Engine::Sync,
         id: spec.id,
         limit: LimiterConfig::default(),
     }

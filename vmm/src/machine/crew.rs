@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use secovia_devices::ged::{Ged, GedEvent};
 use secovia_devices::limiter::LimiterConfig;
@@ -25,6 +26,9 @@ use crate::{metrics, sys};
 /// 256 pages of 4 KiB.
 const PAGES_PER_MIB: u32 = 256;
 
+/// What disks get to finish what they were at, before a pause.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whether the machine holds still; shared with the event loop's devices, which then do nothing.
 pub(super) type Still = Rc<Cell<bool>>;
 
@@ -41,6 +45,7 @@ pub(super) struct Crew<'a> {
 /// One device from outside.
 struct Device {
     control: Control,
+    transport: Arc<Mutex<MmioTransport>>,
     /// Makes the event loop call it.
     again: EventFd,
 }
@@ -54,9 +59,12 @@ impl<'a> Crew<'a> {
         console: Published<SerialCounters>,
     ) -> Result<Self, MachineError> {
         let device = |(control, transport): (Control, &Arc<Mutex<MmioTransport>>)| {
-            let transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
-            let again = transport.again()?;
-            Ok(Device { control, again })
+            let again = transport.lock().unwrap_or_else(PoisonError::into_inner).again()?;
+            Ok(Device {
+                control,
+                transport: transport.clone(),
+                again,
+            })
         };
         let devices = controls.into_iter().zip(transports).map(device);
         Ok(Self {
@@ -104,6 +112,16 @@ impl<'a> Crew<'a> {
     fn pause(&self) -> Result<(), String> {
         if !self.threads.pause() {
             return Err("a vCPU is busy with a device and did not hold still in time; try again".into());
+        }
+        // No vCPU is in a device any more, and the event loop waits for this: the locks are free.
+        let until = Instant::now() + PATIENCE;
+        for device in &self.devices {
+            let mut transport = device.transport.lock().unwrap_or_else(PoisonError::into_inner);
+            if !transport.settle(until.saturating_duration_since(Instant::now())) {
+                drop(transport);
+                self.resume();
+                return Err("a disk is busy and did not come to rest in time; try again".into());
+            }
         }
         self.still.set(true);
         Ok(())

@@ -74,6 +74,7 @@ fn device(control: &Control) -> (&'static str, Option<&str>, Value) {
                 "execute_fails": counted.host_errors,
                 "invalid_reqs_count": counted.failed.saturating_sub(counted.host_errors),
                 "rate_limiter_throttled_events": counted.limited,
+                "io_engine_throttled_events": counted.full,
             });
             ("block", Some(id), counted)
         }

@@ -237,11 +237,6 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
             json!("Writethrough"),
             "unknown variant `Writethrough`",
         ),
-        (
-            "io_engine",
-            json!("Async"),
-            "drives.disk.io_engine: not there yet",
-        ),
         ("io_engine", json!("Fast"), "unknown variant `Fast`"),
         ("socket", json!("/v"), "drives.disk.socket: not there yet"),
         ("readonly", json!(true), "unknown field `readonly`"),
@@ -281,6 +276,7 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
         ("cache_type", json!("Writeback")),
         ("cache_type", json!("Unsafe")),
         ("io_engine", json!("Sync")),
+        ("io_engine", json!("Async")),
         ("is_read_only", json!(true)),
     ] {
         row(

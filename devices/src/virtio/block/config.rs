@@ -16,6 +16,16 @@ pub enum Cache {
     Writeback,
 }
 
+/// How the disk is read and written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// One request after the other, on the thread that the notification came on.
+    #[default]
+    Sync,
+    /// Many at once, by an io_uring.
+    Async,
+}
+
 /// A disk's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockConfig {
@@ -25,6 +35,8 @@ pub struct BlockConfig {
     pub read_only: bool,
     /// What a flush does.
     pub cache: Cache,
+    /// How it is read and written.
+    pub engine: Engine,
     /// The serial number in the guest; its first 20 bytes count.
     pub id: String,
     /// Limits of what the guest reads and writes, both together.
@@ -70,6 +82,18 @@ pub enum BlockError {
     /// There is no timer for its limits.
     #[error("disk {path}: make a timer for its limits: {source}", path = path.display())]
     Timer {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no io_uring for it.
+    #[error(
+        "disk {path}: io_engine Async: make an io_uring: {source}; it needs Linux 5.11 or newer and sysctl \
+         kernel.io_uring_disabled=0, or give Sync",
+        path = path.display()
+    )]
+    Ring {
         /// The disk.
         path: PathBuf,
         /// Why.

@@ -2,12 +2,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
-use super::config::{BlockConfig, BlockError, Cache};
+use super::config::{BlockConfig, BlockError, Cache, Engine};
 use super::request::{Range, SECTOR};
 use crate::sys::Pieces;
 use crate::virtio::chain::Buffers;
@@ -19,6 +19,8 @@ static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 #[derive(Debug)]
 pub struct Disk {
     file: File,
+    /// What the lock is on, if that is not `file`: an io_uring keeps its file open for a while after its process is gone.
+    _lock: Option<File>,
     path: PathBuf,
     /// In bytes.
     size: u64,
@@ -45,8 +47,13 @@ impl Disk {
             }
             Err(TryLockError::Error(source)) => return Err(BlockError::Lock { path, source }),
         }
+        let (file, lock) = match config.engine {
+            Engine::Sync => (file, None),
+            Engine::Async => (again(config, &file)?, Some(file)),
+        };
         Ok(Self {
             file,
+            _lock: lock,
             path,
             size,
             cache: config.cache,
@@ -205,6 +212,29 @@ fn look(config: &BlockConfig) -> Result<(File, u64), BlockError> {
         return Err(BlockError::Size { path, size });
     }
     Ok((file, size))
+}
+
+/// Opens the file of `config` once more, which is `file`; without O_NONBLOCK, with which an io_uring fails what it would
+/// have to wait for.
+fn again(config: &BlockConfig, file: &File) -> Result<File, BlockError> {
+    let open = || {
+        let again = OpenOptions::new()
+            .read(true)
+            .write(!config.read_only)
+            .open(&config.path)?;
+        let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
+        if identity(&again)? == identity(file)? {
+            Ok(again)
+        } else {
+            Err(io::Error::other(
+                "it was replaced while it was being opened; try again",
+            ))
+        }
+    };
+    open().map_err(|source| BlockError::Open {
+        path: config.path.clone(),
+        source,
+    })
 }
 
 fn unsupported(error: &io::Error) -> bool {

@@ -28,6 +28,8 @@ pub struct BlockCounters {
     pub flushes: u64,
     /// How often a limit held a request back.
     pub limited: u64,
+    /// How often a request had to wait because as many were under way as the engine takes at once.
+    pub full: u64,
 }
 
 /// By which the machine changes a disk while the guest uses it. Any thread may use it; the device takes a change over

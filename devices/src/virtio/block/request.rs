@@ -12,6 +12,15 @@ use crate::virtio::chain::Buffers;
 pub(super) const SECTOR: u64 = 512;
 /// The length of a disk's serial number.
 pub(super) const ID_LEN: usize = 20;
+/// The length of the queue, in descriptors.
+pub(super) const QUEUE_SIZE: u16 = 256;
+/// A request has a header and a status beside its data.
+pub(super) const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// The longest of its pieces. Nobody asks for as much at once, and what a request may take in all is bounded by it.
+pub(super) const SIZE_MAX: u32 = 1 << 20;
+/// What one request may read or write, as a driver that keeps to the limits does: the disk is busy with it for as long
+/// as it takes, and so is the device.
+pub(super) const DATA_MAX: u32 = SEG_MAX * SIZE_MAX;
 /// The most ranges in one DISCARD or WRITE_ZEROES.
 pub(super) const MAX_SEGMENTS: u32 = 16;
 /// The most sectors in one range of a DISCARD: 2 GiB.
@@ -83,6 +92,16 @@ pub(super) enum Request<'a> {
     Id { data: Buffers<'a> },
     Discard { segments: Segments },
     WriteZeroes { segments: Segments },
+}
+
+impl Request<'_> {
+    /// How many bytes of data it moves between disk and memory.
+    pub(super) fn moves(&self) -> u64 {
+        match self {
+            Self::Read { data, .. } | Self::Write { data, .. } => data.len().into(),
+            Self::Flush | Self::Id { .. } | Self::Discard { .. } | Self::WriteZeroes { .. } => 0,
+        }
+    }
 }
 
 /// Reads a request: its header and data from `readable`; `room` is what is writable, without the status.

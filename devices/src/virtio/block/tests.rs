@@ -33,8 +33,14 @@ fn pattern(offset: usize) -> u8 {
     (offset / 512 % 251) as u8
 }
 
+std::thread_local! {
+    /// The engine of this thread's disks: `asynchronous` has the tests hold for the other one too.
+    static ENGINE: std::cell::Cell<Engine> = const { std::cell::Cell::new(Engine::Sync) };
+}
+
 fn config(path: &TempPath) -> BlockConfig {
     BlockConfig {
+        engine: ENGINE.get(),
         path: path.as_path().to_owned(),
         read_only: false,
         cache: Cache::Writeback,
@@ -57,7 +63,10 @@ fn request(driver: &mut FakeDriver, kind: u32, sector: u64, data: &[(u64, u32, b
     let mut buffers = vec![(HEADER, 16, false)];
     buffers.extend(data);
     buffers.push((STATUS, 1, true));
-    let used = driver.request(0, &buffers).unwrap();
+    let head = driver.add(0, &buffers);
+    driver.notify(0);
+    let (answered, used) = driver.wait_used(0);
+    assert_eq!(answered, u32::from(head));
     (driver.get(STATUS, 1)[0], used)
 }
 
@@ -394,6 +403,7 @@ fn many_requests_share_one_notification_and_one_interrupt() {
     }
 }
 
+mod asynchronous;
 mod live;
 mod model;
 

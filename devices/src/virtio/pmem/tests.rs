@@ -4,7 +4,7 @@ use super::*;
 use crate::bus::BusDevice;
 use crate::limiter::LimiterConfig;
 use crate::testing::{BUFFERS, FakeDriver, TempPath};
-use crate::virtio::block::Cache;
+use crate::virtio::block::{Cache, Engine};
 
 const ANSWER: u64 = BUFFERS + 0x100;
 const START: u64 = 5 << 30;
@@ -16,6 +16,7 @@ fn pmem(size: usize) -> Pmem {
         path: path.as_path().to_owned(),
         read_only: false,
         cache: Cache::Writeback,
+        engine: Engine::Sync,
         id: "p".to_owned(),
         limit: LimiterConfig::default(),
     };
@@ -78,6 +79,7 @@ fn what_has_no_sector_is_no_disk() {
         path: path.as_path().to_owned(),
         read_only: true,
         cache: Cache::Writeback,
+        engine: Engine::Sync,
         id: "p".to_owned(),
         limit: LimiterConfig::default(),
     };

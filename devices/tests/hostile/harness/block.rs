@@ -3,7 +3,7 @@
 use std::fs;
 
 use secovia_devices::GuestMemory;
-use secovia_devices::virtio::block::{Block, BlockConfig, Cache};
+use secovia_devices::virtio::block::{Block, BlockConfig, Cache, Engine};
 use secovia_devices::virtio::device::VirtioDevice;
 
 use super::chain::{Descriptor, poke};
@@ -18,14 +18,16 @@ const ID: &str = "hostile-disk";
 pub struct BlockTarget {
     directory: Directory,
     read_only: bool,
+    engine: Engine,
     content: Vec<u8>,
 }
 
 impl BlockTarget {
-    pub fn new() -> Self {
+    pub fn new(engine: Engine) -> Self {
         Self {
             directory: Directory::new(),
             read_only: false,
+            engine,
             content: (0..SIZE).map(|at| (at / 512) as u8).collect(),
         }
     }
@@ -46,6 +48,7 @@ impl Target for BlockTarget {
             } else {
                 Cache::Writeback
             },
+            engine: self.engine,
             id: ID.into(),
             limit: limits(source),
         };

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use secovia_devices::GuestMemory;
 use secovia_devices::limiter::LimiterConfig;
-use secovia_devices::virtio::block::{BlockConfig, Cache};
+use secovia_devices::virtio::block::{BlockConfig, Cache, Engine};
 use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::pmem::Pmem;
 
@@ -33,6 +33,7 @@ impl Target for PmemTarget {
             // A flush that reaches a disk would be what the attack waits for.
             read_only: true,
             cache: Cache::Unsafe,
+            engine: Engine::Sync,
             id: "pmem".into(),
             limit: LimiterConfig::default(),
         };
