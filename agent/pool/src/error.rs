@@ -160,7 +160,7 @@ fn chain(error: &kube::Error) -> String {
 fn remedy(error: &kube::Error) -> &'static str {
     match error {
         kube::Error::Api(status) if status.code == 401 => {
-            "; the region does not know this token or certificate (any more): ask it for a token, and join with it"
+            "; the region does not know this token or certificate (any more): ask it for a token, and join with it (secovia pool join)"
         }
         kube::Error::Api(status) if status.code == 403 => {
             "; the region's operator has to allow it: the rules are in region.yaml"

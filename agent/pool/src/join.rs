@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::certificate::Purpose;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::certificate::{Purpose, validity};
 use crate::error::PoolError;
 use crate::home::{Home, Membership};
 use crate::node::host::hostname;
@@ -36,20 +38,25 @@ pub struct Invitation {
     pub patience: Duration,
 }
 
-/// Joins. `tell` hears the name of the request that the operator may have to approve.
+/// Joins, or joins the same region again where it was away for so long that it does not know this node's certificate any more.
+/// `tell` hears the name of the request that the operator may have to approve.
 pub async fn join(
     home: &Home,
     invitation: &Invitation,
     tell: impl FnOnce(&str),
 ) -> Result<Membership, PoolError> {
-    match home.membership() {
-        Err(PoolError::NotJoined { .. }) => {}
+    let before = match home.membership() {
+        Err(PoolError::NotJoined { .. }) => None,
+        Ok(before) if may_join_again(&before, invitation, home.read_pem(Purpose::Client)?.as_deref()) => {
+            Some(before)
+        }
         Ok(Membership { server, node, .. }) => return Err(PoolError::Joined { server, node }),
         Err(error) => return Err(error),
-    }
-    let node = match &invitation.name {
-        Some(name) => node_name(name),
-        None => node_name(&hostname().to_ascii_lowercase()),
+    };
+    let node = match (&invitation.name, &before) {
+        (Some(name), _) => node_name(name),
+        (None, Some(before)) => Ok(before.node.clone()),
+        (None, None) => node_name(&hostname().to_ascii_lowercase()),
     }?;
     let token = read_token(&invitation.token)?;
     let ca = fs::read(&invitation.ca).map_err(PoolError::file("read", &invitation.ca))?;
@@ -71,10 +78,23 @@ pub async fn join(
         node,
         address,
         port: invitation.port,
-        leaving: false,
+        leaving: before.is_some_and(|before| before.leaving),
     };
     home.keep(&membership, &ca, pem.as_bytes())?;
     Ok(membership)
+}
+
+/// Whether a member whose certificate this is may be made one again: as the same node of the same region, and only where it
+/// could not go on otherwise.
+fn may_join_again(before: &Membership, invitation: &Invitation, pem: Option<&[u8]>) -> bool {
+    let same = before.server == invitation.server
+        && invitation.name.as_ref().is_none_or(|name| *name == before.node);
+    let now_s = Timestamp::now().as_second();
+    // A certificate that cannot be read is as good as none.
+    let holds = pem
+        .and_then(|pem| validity(pem).ok())
+        .is_some_and(|validity| now_s < validity.until_s);
+    same && !holds
 }
 
 /// A token that others may read is theirs too.
@@ -123,6 +143,8 @@ fn node_name(name: &str) -> Result<String, PoolError> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
     use super::*;
 
     #[test]
@@ -133,6 +155,46 @@ mod tests {
         for name in ["", "Town", "a..b", "-a", "a-", "a_b", "a/b", &"x".repeat(64)] {
             assert!(node_name(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn only_who_cannot_go_on_joins_again() {
+        let before = Membership {
+            server: "https://r:6443".into(),
+            node: "town".into(),
+            address: IpAddr::from([10, 0, 0, 1]),
+            port: 10250,
+            leaving: false,
+        };
+        let invitation = |server: &str, name: Option<&str>| Invitation {
+            server: server.into(),
+            token: PathBuf::new(),
+            ca: PathBuf::new(),
+            name: name.map(String::from),
+            address: None,
+            port: 10250,
+            patience: Duration::ZERO,
+        };
+        let until = |year| {
+            let mut params = CertificateParams::default();
+            params.not_after = date_time_ymd(year, 1, 1);
+            let key = KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().pem()
+        };
+        let (over, holds) = (until(2020), until(4000));
+        let may = |server, name, pem: &str| {
+            may_join_again(&before, &invitation(server, name), Some(pem.as_bytes()))
+        };
+        for (server, name, pem, expected) in [
+            ("https://r:6443", None, &over, true),
+            ("https://r:6443", Some("town"), &over, true),
+            ("https://r:6443", Some("other"), &over, false),
+            ("https://other:6443", None, &over, false),
+            ("https://r:6443", None, &holds, false),
+        ] {
+            assert_eq!(may(server, name, pem), expected, "{server} {name:?}");
+        }
+        assert!(may_join_again(&before, &invitation("https://r:6443", None), None));
     }
 
     #[test]

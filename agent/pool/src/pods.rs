@@ -92,6 +92,8 @@ struct Keeper {
     awaited: BTreeSet<String>,
     /// Until then nothing is asked of the agent for a Pod for which it could not do the last thing, not even a stop.
     resting: BTreeMap<String, u64>,
+    /// Pods of which the region did not take the last report: how often in a row, and when it is told again.
+    untold: BTreeMap<String, (u32, u64)>,
     /// When Pods came that have not run yet.
     came: BTreeMap<String, Instant>,
     seen: Seen,
@@ -130,6 +132,7 @@ impl Pods {
             forgotten: BTreeMap::new(),
             awaited: BTreeSet::new(),
             resting: BTreeMap::new(),
+            untold: BTreeMap::new(),
             came: BTreeMap::new(),
             seen: Seen::default(),
             begun: Instant::now(),
@@ -188,11 +191,12 @@ impl Keeper {
                 match result {
                     Ok(()) => {
                         self.region_failures = 0;
+                        self.untold.remove(&pod.uid);
                         self.reported_running(&pod);
                     }
                     Err(failure) => {
                         self.reported.remove(&pod.uid);
-                        self.failed(&pod, failure);
+                        self.not_told(&pod, failure);
                     }
                 }
             }
@@ -232,6 +236,18 @@ impl Keeper {
 
     fn tick_ms(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
+    }
+
+    /// A report came to nothing. Were that said of the Pod, its status would be another one, and reported at once.
+    fn not_told(&mut self, pod: &Identity, failure: Failure) {
+        let Failure::Held(hold) = failure else {
+            return self.failed(pod, failure);
+        };
+        let tick_ms = self.tick_ms();
+        let (failures, until_ms) = self.untold.entry(pod.uid.clone()).or_default();
+        *until_ms = tick_ms + delay_ms(*failures, RETRY_LONGEST_MS);
+        *failures = failures.saturating_add(1);
+        log::warn!("Pod {}/{}: {}", pod.namespace, pod.name, hold.message);
     }
 
     fn failed(&mut self, pod: &Identity, failure: Failure) {
@@ -330,6 +346,10 @@ impl Keeper {
         if rests && !is_report {
             return;
         }
+        let untold = self.untold.get(&identity.uid);
+        if is_report && untold.is_some_and(|(_, until_ms)| self.tick_ms() < *until_ms) {
+            return;
+        }
         let pod = self.bound.get(&identity.uid).cloned();
         if let [Step::Report(status)] = steps.as_slice() {
             let version = pod.as_ref().and_then(|pod| pod.metadata.resource_version.clone());
@@ -405,6 +425,7 @@ impl Keeper {
             .retain(|uid, _| bound.get(uid).is_some() || has_vm(uid));
         self.resting
             .retain(|uid, _| bound.get(uid).is_some() || has_vm(uid));
+        self.untold.retain(|uid, _| bound.get(uid).is_some());
         self.reported.retain(|uid, _| bound.get(uid).is_some());
         self.came.retain(|uid, _| bound.get(uid).is_some());
         self.forgotten.retain(|uid, _| bound.get(uid).is_some());

@@ -96,11 +96,20 @@ enum Due {
 
 /// Waits until the certificate for this purpose is due, or missing, and returns when there is a new one.
 async fn renew(home: &Home, region: &Region, membership: &Membership, purpose: Purpose) {
-    let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(600));
+    let mut backoff = Backoff::new(Duration::from_secs(5), LOOK);
+    let before = home.read_pem(purpose).unwrap_or_default();
     // Once for each certificate, or it would be due at every look a little more.
     let chance_once = chance();
     loop {
-        match renew_once(home, region, membership, purpose, chance_once).await {
+        match renew_once(
+            home,
+            region,
+            membership,
+            (purpose, before.as_deref()),
+            chance_once,
+        )
+        .await
+        {
             Ok(Due::Renewed) => return,
             Ok(Due::In(wait)) => sleep(wait.min(LOOK)).await,
             Err(error) => {
@@ -115,11 +124,15 @@ async fn renew_once(
     home: &Home,
     region: &Region,
     membership: &Membership,
-    purpose: Purpose,
+    (purpose, before): (Purpose, Option<&[u8]>),
     chance: u32,
 ) -> Result<Due, PoolError> {
     let now_s = Timestamp::now().as_second();
     if let Some(pem) = home.read_pem(purpose)? {
+        // Whoever joined again brought one.
+        if before.is_some_and(|before| before != pem) {
+            return Ok(Due::Renewed);
+        }
         let left_s = validity(&pem)?.renew_at_s(chance).saturating_sub(now_s);
         if let Ok(left_s @ 1..) = u64::try_from(left_s) {
             return Ok(Due::In(Duration::from_secs(left_s)));

@@ -168,7 +168,8 @@ enum Problem {
 impl Problem {
     fn failure(self, operation: &str) -> Failure {
         match &self {
-            Self::Api(code, _) if *code < 500 && *code != 429 => {
+            // Whom it does not know it answers nothing, whatever is asked.
+            Self::Api(code, _) if *code < 500 && *code != 429 && *code != 401 => {
                 Failure::held("CreateContainerConfigError", format!("{operation}: {self}"))
             }
             _ => Failure::Region(format!("{operation}: {self}")),
