@@ -40,6 +40,7 @@ scenarios!(
     a_stopped_agent_leaves_its_vms_alone,
     what_happened_meanwhile_is_found_out,
     a_stop_outlives_the_agent,
+    a_clock_that_is_set_holds_nothing_up,
     always_comes_back_with_the_agent,
     a_vm_is_held_in_its_bounds,
     a_reclaim_outlives_the_agent,

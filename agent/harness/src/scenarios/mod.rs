@@ -1,5 +1,6 @@
 //! What must hold, whichever VMM serves it.
 
+mod clock;
 mod containers;
 mod hammer;
 mod images;
@@ -9,6 +10,7 @@ mod network;
 mod owner;
 mod restart;
 
+pub use clock::*;
 pub use containers::*;
 pub use hammer::*;
 pub use images::*;
