@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath,
-    ObjectFieldSelector, PodSpec, ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeMount,
-    VolumeProjection,
+    ConfigMapProjection, ConfigMapVolumeSource, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector, PodSpec,
+    ProjectedVolumeSource, SecretProjection, SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
 };
 use secovia_agent_api::{LogBytes, Mount, VolumeContent, VolumeFile};
 
@@ -18,31 +18,87 @@ use super::refusal::Judge;
 /// The permissions of a file that nobody says otherwise of.
 const USUAL_MODE: i32 = 0o644;
 
+/// A volume of files in the form that has room for each kind of them: a volume of one ConfigMap is what projects that alone.
+struct Projected {
+    /// What becomes files, and where the Pod says so.
+    sources: Vec<(String, VolumeProjection)>,
+    /// The permissions of files of which nobody says otherwise.
+    default_mode: Option<i32>,
+}
+
+impl Projected {
+    /// The volume's files; none where it is no volume of files.
+    fn of(volume: &Volume, at: &str) -> Option<Self> {
+        let (source, default_mode) = if let Some(map) = volume.config_map.clone() {
+            let ConfigMapVolumeSource {
+                default_mode,
+                items,
+                name,
+                optional,
+            } = map;
+            let config_map = Some(ConfigMapProjection {
+                items,
+                name,
+                optional,
+            });
+            let source = VolumeProjection {
+                config_map,
+                ..VolumeProjection::default()
+            };
+            (source, default_mode)
+        } else if let Some(secret) = volume.secret.clone() {
+            let SecretVolumeSource {
+                default_mode,
+                items,
+                optional,
+                secret_name,
+            } = secret;
+            let secret = Some(SecretProjection {
+                items,
+                name: secret_name.unwrap_or_default(),
+                optional,
+            });
+            let source = VolumeProjection {
+                secret,
+                ..VolumeProjection::default()
+            };
+            (source, default_mode)
+        } else if let Some(DownwardAPIVolumeSource { default_mode, items }) = volume.downward_api.clone() {
+            let source = VolumeProjection {
+                downward_api: Some(DownwardAPIProjection { items }),
+                ..VolumeProjection::default()
+            };
+            (source, default_mode)
+        } else {
+            let ProjectedVolumeSource {
+                default_mode,
+                sources,
+            } = volume.projected.clone()?;
+            let sources = sources.into_iter().flatten().enumerate();
+            let sources = sources.map(|(index, source)| (format!("{at}.projected.sources[{index}]"), source));
+            return Some(Self {
+                sources: sources.collect(),
+                default_mode,
+            });
+        };
+        Some(Self {
+            sources: vec![(at.to_string(), source)],
+            default_mode,
+        })
+    }
+}
+
 /// Which ConfigMaps and Secrets a Pod's volumes name.
 pub(super) fn needs_of(spec: &PodSpec, needs: &mut Needs) {
-    for volume in spec.volumes.iter().flatten() {
-        if is_token_volume(volume, &spec.containers) {
-            continue;
-        }
-        let map = volume.config_map.iter().map(|map| map.name.clone());
-        needs.config_maps.extend(map);
-        let secret = volume
-            .secret
-            .iter()
-            .filter_map(|secret| secret.secret_name.clone());
-        needs.secrets.extend(secret);
-        let projections = volume
-            .projected
-            .iter()
-            .flat_map(|all| all.sources.iter().flatten());
-        for source in projections {
-            needs
-                .config_maps
-                .extend(source.config_map.iter().map(|map| map.name.clone()));
-            needs
-                .secrets
-                .extend(source.secret.iter().map(|secret| secret.name.clone()));
-        }
+    let volumes = spec.volumes.iter().flatten();
+    let kept = volumes.filter(|volume| !is_token_volume(volume, &spec.containers));
+    for (_, source) in kept
+        .filter_map(|volume| Projected::of(volume, ""))
+        .flat_map(|all| all.sources)
+    {
+        needs.config_maps.extend(source.config_map.map(|map| map.name));
+        let secret = source.secret.map(|secret| secret.name);
+        needs.secrets.extend(secret.filter(|name| !name.is_empty()));
     }
 }
 
@@ -87,67 +143,16 @@ fn content(volume: &Volume, at: &str, context: &Context<'_>, judge: &mut Judge) 
             }
         };
     }
-    let mut files = Files::default();
-    if let Some(ConfigMapVolumeSource {
-        default_mode,
-        items,
-        name,
-        optional,
-    }) = &volume.config_map
-    {
-        let data = context.sources.config_map(name);
-        files.take(
-            &Keys {
-                what: "ConfigMap",
-                name,
-                data,
-                items,
-                default_mode,
-                optional,
-            },
-            judge,
-        );
-    } else if let Some(SecretVolumeSource {
-        default_mode,
-        items,
-        optional,
-        secret_name,
-    }) = &volume.secret
-    {
-        let name = secret_name.as_deref().unwrap_or_default();
-        let data = context.sources.secrets.get(name).cloned();
-        files.take(
-            &Keys {
-                what: "Secret",
-                name,
-                data,
-                items,
-                default_mode,
-                optional,
-            },
-            judge,
-        );
-    } else if let Some(downward) = &volume.downward_api {
-        let items = downward.items.iter().flatten().enumerate();
-        for (index, item) in items {
-            let at = format!("{at}.downwardAPI.items[{index}]");
-            files.own(item, &downward.default_mode, &at, context, judge);
-        }
-    } else if let Some(ProjectedVolumeSource {
-        default_mode,
-        sources,
-    }) = &volume.projected
-    {
-        for (index, source) in sources.iter().flatten().enumerate() {
-            let at = format!("{at}.projected.sources[{index}]");
-            projection(source, default_mode, &at, &mut files, context, judge);
-        }
-    } else {
+    let Some(projected) = Projected::of(volume, at) else {
         judge.refuse(
             at,
             "this node has emptyDir, configMap, secret, downwardAPI and projected volumes",
         );
         return None;
+    };
+    let mut files = Files::default();
+    for (at, source) in &projected.sources {
+        projection(source, &projected.default_mode, at, &mut files, context, judge);
     }
     let mut names = BTreeSet::new();
     let is_good =
