@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -104,6 +105,9 @@ impl Device {
             Ok(transport) => transport,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
+                // A vCPU that was put aside with the lock, as where a packet that it sends wakes whoever answers it, may need
+                // this very processor to give it back.
+                thread::yield_now();
                 if let Err(error) = self.again.write(1) {
                     log::debug!("come back to a busy device: {error}");
                 }
