@@ -390,11 +390,11 @@ impl Ladder {
             by: order.by,
             kill_at_ms: self.time_ms.saturating_add(within_ms),
         };
-        for rung in [Rung::Closed, Rung::Shutdown] {
-            if self.rung < rung {
-                self.go(rung, Why::Order(order.by), effects);
-            }
+        if self.rung < Rung::Closed {
+            self.go(Rung::Closed, Why::Order(order.by), effects);
         }
+        // From below, or from where scarcity ended one after the other: now all are asked, and killed in time for the deadline.
+        self.go(Rung::Shutdown, Why::Order(order.by), effects);
         effects.push(Effect::ShutDownAll { within_ms });
     }
 

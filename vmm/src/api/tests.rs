@@ -570,7 +570,9 @@ fn every_request_of_the_description_is_known_and_every_resource_is_in_it() {
         .as_object()
         .unwrap();
     for key in known.keys() {
-        let path = key.replace("mmds-config", "mmds/config");
+        let path = key
+            .replace("mmds-config", "mmds/config")
+            .replace("memory-hotplug", "hotplug/memory");
         assert!(
             paths.contains_key(&format!("/{path}")) || paths.contains_key(&format!("/{path}/{{id}}")),
             "{key}"

@@ -194,6 +194,19 @@ fn an_order_frees_the_machine_in_time_and_stands_until_withdrawn() {
 }
 
 #[test]
+fn an_order_at_the_worst_moment_is_kept_too() {
+    let mut watched = Watched::new(2);
+    watched.input.scarcity = Scarcity::Critical;
+    assert_eq!(watched.after(0).last(), Some(&Effect::KillOne));
+    watched.input.order = order(By::Owner, 0);
+    assert_eq!(
+        watched.after(0).last(),
+        Some(&Effect::ShutDownAll { within_ms: 0 })
+    );
+    assert_eq!(watched.after(0).last(), Some(&Effect::KillAll));
+}
+
+#[test]
 fn an_order_lets_guests_that_stand_still_shut_down() {
     let mut watched = Watched::new(2);
     watched.input.scarcity = Scarcity::Starved;
