@@ -61,6 +61,14 @@ pub enum BusError {
     },
 }
 
+/// A range in which devices come and go while the guest runs.
+///
+/// Asked by all vCPUs at once; it must not wait for a device.
+pub trait Window: Send + Sync {
+    /// The device that holds all of the `len` addresses from `offset`, relative to the range's start, and the offset in it.
+    fn find(&self, offset: u64, len: usize) -> Option<(SharedDevice, u64)>;
+}
+
 /// A device on a bus, shared with whatever else drives it (the event loop).
 pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
 
@@ -70,7 +78,14 @@ struct Range {
     /// Inclusive, so that a range may end at the last address there is.
     last: u64,
     name: String,
-    device: SharedDevice,
+    holder: Holder,
+}
+
+/// Who answers in a range.
+#[derive(Clone)]
+enum Holder {
+    Device(SharedDevice),
+    Window(Arc<dyn Window>),
 }
 
 /// One address space (port I/O or MMIO). Filled while the machine is put together; then only read, by all vCPUs at
@@ -95,7 +110,21 @@ impl Bus {
         len: u64,
         device: SharedDevice,
     ) -> Result<(), BusError> {
-        let name = name.into();
+        self.hold(name.into(), base, len, Holder::Device(device))
+    }
+
+    /// Leaves the `len` addresses from `base` to `window`.
+    pub fn insert_window(
+        &mut self,
+        name: impl Into<String>,
+        base: u64,
+        len: u64,
+        window: Arc<dyn Window>,
+    ) -> Result<(), BusError> {
+        self.hold(name.into(), base, len, Holder::Window(window))
+    }
+
+    fn hold(&mut self, name: String, base: u64, len: u64, holder: Holder) -> Result<(), BusError> {
         let Some(last) = len.checked_sub(1).and_then(|len| base.checked_add(len)) else {
             return Err(BusError::Range { name, base, len });
         };
@@ -117,55 +146,62 @@ impl Bus {
                 base,
                 last,
                 name,
-                device,
+                holder,
             },
         );
         Ok(())
     }
 
-    /// The range that holds all of the `len` addresses from `address`, with the offset in it.
-    fn find(&self, address: u64, len: usize) -> Option<(&Range, u64)> {
+    /// Has the device that holds all of the `len` addresses from `address` answer, with the offset in it.
+    fn with<T>(
+        &self,
+        address: u64,
+        len: usize,
+        access: impl FnOnce(&mut dyn BusDevice, u64) -> T,
+    ) -> Option<T> {
         let last = address.checked_add((len as u64).checked_sub(1)?)?;
         let place = self.ranges.partition_point(|range| range.last < address);
         let range = self.ranges.get(place)?;
         // An access that crosses the range's end belongs to no device.
-        (range.base <= address && last <= range.last).then(|| (range, address.wrapping_sub(range.base)))
+        if range.base > address || last > range.last {
+            return None;
+        }
+        let offset = address.wrapping_sub(range.base);
+        // A device whose lock was poisoned is still a device: its state is plain values, and the guest's other devices must
+        // live on.
+        let lock = |device: &SharedDevice, offset| {
+            access(
+                &mut *device.lock().unwrap_or_else(PoisonError::into_inner),
+                offset,
+            )
+        };
+        match &range.holder {
+            Holder::Device(device) => Some(lock(device, offset)),
+            Holder::Window(window) => {
+                let (device, offset) = window.find(offset, len)?;
+                Some(lock(&device, offset))
+            }
+        }
     }
 
     /// A read by the guest. Where no device is, and across a range's end, it reads as zero; `false` says so.
     pub fn read(&self, address: u64, data: &mut [u8]) -> bool {
         data.fill(0);
-        match self.find(address, data.len()) {
-            Some((range, offset)) => {
-                // A device whose lock was poisoned is still a device: its state is plain values, and the guest's
-                // other devices must live on.
-                range
-                    .device
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .read(offset, data);
-                true
-            }
-            None => {
-                log::trace!("read of {} bytes at {address:#x}: no device", data.len());
-                false
-            }
+        let len = data.len();
+        let read = self.with(address, len, |device, offset| device.read(offset, data));
+        if read.is_none() {
+            log::trace!("read of {len} bytes at {address:#x}: no device");
         }
+        read.is_some()
     }
 
     /// A write by the guest. Where no device is, and across a range's end, it is ignored.
     pub fn write(&self, address: u64, data: &[u8]) -> Effect {
-        match self.find(address, data.len()) {
-            Some((range, offset)) => range
-                .device
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write(offset, data),
-            None => {
-                log::trace!("write of {} bytes at {address:#x}: no device", data.len());
-                Effect::None
-            }
-        }
+        let written = self.with(address, data.len(), |device, offset| device.write(offset, data));
+        written.unwrap_or_else(|| {
+            log::trace!("write of {} bytes at {address:#x}: no device", data.len());
+            Effect::None
+        })
     }
 }
 

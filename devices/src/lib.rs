@@ -28,6 +28,7 @@ pub mod ged;
 pub mod interrupt;
 pub mod ioapic;
 pub mod limiter;
+pub mod pci;
 mod pending;
 pub mod power;
 pub mod published;

@@ -21,6 +21,7 @@ use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::mmio::{MmioTransport, offset};
+use crate::virtio::transport::Transport;
 
 /// A line that counts its edges.
 #[derive(Debug, Default)]
@@ -75,6 +76,18 @@ impl FakeDriver {
     /// A driver for `device`, which has not touched it yet.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+        Self::with_memory(device, memory)
+    }
+
+    /// A driver with its memory in `file`.
+    pub fn with_file(device: Box<dyn VirtioDevice>, file: std::fs::File) -> Self {
+        file.set_len(MEMORY).unwrap();
+        let file = vm_memory::FileOffset::new(file, 0);
+        let range = (GuestAddress(0), MEMORY as usize, Some(file));
+        Self::with_memory(device, GuestMemory::from_ranges_with_files([range]).unwrap())
+    }
+
+    fn with_memory(device: Box<dyn VirtioDevice>, memory: GuestMemory) -> Self {
         let interrupt = Arc::new(CountingInterrupt::default());
         let sizes = device.queue_max_sizes().to_vec();
         let transport = MmioTransport::new(device, memory.clone(), interrupt.clone()).unwrap();

@@ -47,11 +47,11 @@ usage: secovia-vmm --api-sock PATH [--config-file FILE] [OPTION]...
                       the most JSON that it keeps [default: that of --http-api-max-payload-size]
   --boot-timer        log how long the guest took to boot, once it writes 123 to the address 0xd0000000, as
                       Firecracker's guests do; at level info
+  --enable-pci        put devices on a PCI bus, which the guest's kernel must know; drives and network interfaces can
+                      then leave while it runs, and drives come
   --probe             time a tiny guest and print as JSON how fast this host's KVM is
   --version           print the version
   --help              print this
-
-Firecracker's --enable-pci is refused: what it asks for is not there yet.
 
 The guest's serial console is standard input and output. SIGTERM and SIGINT press the power button; a second one ends
 the machine at once.
@@ -111,6 +111,8 @@ pub struct RunArgs {
     pub console_limit: Option<u64>,
     /// Whether the guest can say that it has booted.
     pub boot_timer: bool,
+    /// Whether devices are on a PCI bus.
+    pub pci: bool,
     /// The metadata's file.
     pub metadata: Option<PathBuf>,
     /// The most bytes of metadata.
@@ -143,14 +145,6 @@ pub enum CliError {
     /// Two words exclude each other.
     #[error("{0} and {1} exclude each other; give one")]
     Both(&'static str, &'static str),
-    /// Firecracker has it, and this program does not yet.
-    #[error("{word}: {what} not there yet; leave it out")]
-    NotYet {
-        /// The word.
-        word: &'static str,
-        /// What it would bring.
-        what: &'static str,
-    },
     /// That is no size.
     #[error("{0}: {1:?}; give 1 to {max} bytes", max = MAX_PAYLOAD_MAX)]
     Size(&'static str, String),
@@ -175,7 +169,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     let (mut rules, mut metadata, mut mmds_size) = (None, None, None);
     let (mut no_api, mut probe, mut no_seccomp, mut no_landlock) = (false, false, false, false);
     let (mut console_limit, mut api_sock, mut max_payload, mut metrics_path) = (None, None, None, None);
-    let (mut show_origin, mut boot_timer) = (false, false);
+    let (mut show_origin, mut boot_timer, mut pci) = (false, false, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Long("config-file") => once("--config-file", &mut config_file, parser.value()?.into())?,
@@ -195,7 +189,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
                 checked_size("--mmds-size-limit", &parser.value()?.string()?)?,
             )?,
             Long("boot-timer") => boot_timer = true,
-            Long("enable-pci") => return Err(not_yet("--enable-pci", "PCI is")),
+            Long("enable-pci") => pci = true,
             Long("id") => once("--id", &mut id, checked_id(parser.value()?.string()?)?)?,
             Long("grace") => once("--grace", &mut grace, checked_grace(&parser.value()?.string()?)?)?,
             Long("log-path") => once("--log-path", &mut log_path, parser.value()?.into())?,
@@ -249,6 +243,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         landlock: if no_landlock { Landlock::Off } else { Landlock::On },
         console_limit,
         boot_timer,
+        pci,
         metadata,
         mmds_size: mmds_size.unwrap_or(max_payload),
     })))
@@ -264,10 +259,6 @@ fn once<T>(word: &'static str, place: &mut Option<T>, value: T) -> Result<(), Cl
 fn checked_id(id: String) -> Result<String, CliError> {
     let good = (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if good { Ok(id) } else { Err(CliError::Id(id)) }
-}
-
-fn not_yet(word: &'static str, what: &'static str) -> CliError {
-    CliError::NotYet { word, what }
 }
 
 fn checked_size(word: &'static str, bytes: &str) -> Result<usize, CliError> {
@@ -338,9 +329,10 @@ mod tests {
         assert_eq!(args("").api, api("/run/secovia-vmm.socket", 51200));
         let given = args(
             "--api-sock a.sock --http-api-max-payload-size 1000 --metrics-path m --show-level --show-log-origin \
-             --config-file c --level Warning --boot-timer",
+             --config-file c --level Warning --boot-timer --enable-pci",
         );
         assert!(given.boot_timer && !args("").boot_timer);
+        assert!(given.pci && !args("").pci);
         assert_eq!((&given.metadata, given.mmds_size), (&None, 1000));
         let other = args("--metadata m.json --mmds-size-limit 70000");
         assert_eq!((other.metadata, other.mmds_size), (Some("m.json".into()), 70_000));
@@ -394,7 +386,6 @@ mod tests {
                 "--api-sock x --no-api --config-file a",
                 "--api-sock and --no-api exclude each other",
             ),
-            ("--enable-pci", "--enable-pci: PCI is not there yet; leave it out"),
             (
                 "--http-api-max-payload-size 0",
                 "--http-api-max-payload-size: \"0\"; give 1 to",

@@ -9,6 +9,7 @@
 //! 0x0002_0000  command line                               0xfffb_c000  KVM's identity map and TSS (Intel)
 //! 0x000e_0000  ACPI tables, generation ID                 0x1_0000_0000  memory above the gap
 //! 0x0010_0000  kernel; initial RAM disk at the top of low memory      (0xd000_0000  boot timer, where asked for)
+//! 0xe000_0000  PCI configuration, 0xe100_0000 PCI devices, where asked for
 //! behind all memory: memory that can be added; behind it files in the guest's address space
 //! ```
 
@@ -73,6 +74,10 @@ pub const VIRTIO_SIZE: u64 = MmioTransport::LEN;
 pub const VIRTIO_PIN: u8 = 6;
 /// How many pins virtio devices have.
 pub const VIRTIO_PINS: u8 = ioapic::PINS - VIRTIO_PIN;
+/// Configuration spaces of the PCI bus, where there is one (ECAM).
+pub const PCI_ECAM: u64 = 0xe000_0000;
+/// What PCI devices have in the address space.
+pub const PCI_WINDOW: u32 = 0xe100_0000;
 /// Memory that can be added and files in the guest's address space begin at multiples of this, above all memory: what Linux takes in and gives up as one
 /// (a section of its memory map).
 pub const WINDOW_GRAIN: u64 = 128 << 20;

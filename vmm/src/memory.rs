@@ -1,14 +1,17 @@
-//! The guest's memory: anonymous, reserved nowhere, in one piece up to the gap below 4 GiB and one above it. Behind it,
+//! The guest's memory: anonymous (or, where another process serves a disk, a file that has no name), reserved nowhere, in one piece up to the gap below 4 GiB and one above it. Behind it,
 //! files that lie in the guest's address space.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::{io, ptr};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
 use secovia_devices::virtio::balloon::Reclaim;
 use secovia_devices::{GuestMemory, GuestSlice};
-use vm_memory::mmap::MmapRegion;
-use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::layout::{GAP_END, GAP_START, WINDOW_GRAIN};
 
@@ -18,6 +21,14 @@ pub enum MemoryError {
     /// The address space or the process's limit is too small.
     #[error("map {mib} MiB of guest memory: {source}")]
     Map {
+        /// How much.
+        mib: u64,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no file that another process could map.
+    #[error("make {mib} MiB of guest memory that a vhost-user backend can have: {source}")]
+    Share {
         /// How much.
         mib: u64,
         /// Why not.
@@ -63,6 +74,16 @@ pub enum Pages {
     Pool,
 }
 
+/// Who has the guest's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// This process.
+    #[default]
+    Us,
+    /// Other processes, too, that serve the guest's disks.
+    Shared,
+}
+
 /// The address ranges that `size` bytes of memory take: start and length, lowest first.
 pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     if size <= GAP_START {
@@ -87,19 +108,24 @@ pub(crate) fn end(size: u64) -> u64 {
 /// the host, for a seventh more memory (41 instead of 36 MiB in an idle guest of 256). Not below 2 MiB, where there is
 /// little more than what the VMM writes at the start: clearing a huge page for that would take longer than the rest.
 pub fn create(size: u64, pages: Pages) -> Result<GuestMemory, MemoryError> {
-    map(ranges(size), pages)
+    map(ranges(size), pages, Owner::Us)
 }
 
-/// As [`create`], with `more` (start and length) behind it.
+/// As [`create`], with `more` (start and length) behind it. Memory that is shared is never the pool's.
 pub(crate) fn create_with(
     size: u64,
     more: Option<(u64, u64)>,
     pages: Pages,
+    owner: Owner,
 ) -> Result<GuestMemory, MemoryError> {
-    map(ranges(size).into_iter().chain(more), pages)
+    map(ranges(size).into_iter().chain(more), pages, owner)
 }
 
-fn map(ranges: impl IntoIterator<Item = (u64, u64)>, pages: Pages) -> Result<GuestMemory, MemoryError> {
+fn map(
+    ranges: impl IntoIterator<Item = (u64, u64)>,
+    pages: Pages,
+    owner: Owner,
+) -> Result<GuestMemory, MemoryError> {
     let mut regions = Vec::with_capacity(3);
     for (start, length) in ranges {
         let mib = length >> 20;
@@ -117,8 +143,13 @@ fn map(ranges: impl IntoIterator<Item = (u64, u64)>, pages: Pages) -> Result<Gue
                 (address, POOL_FLAGS)
             }
         };
-        // SAFETY: `address` is a mapping of `length` bytes, which nothing unmaps.
-        let region = unsafe { MmapRegion::build_raw(address.cast(), length, PROTECTION, flags) }?;
+        let region = match owner {
+            // SAFETY: `address` is a mapping of `length` bytes, which nothing unmaps.
+            Owner::Us => unsafe { MmapRegion::build_raw(address.cast(), length, PROTECTION, flags) }?,
+            Owner::Shared => {
+                share(address, length, pages).map_err(|source| MemoryError::Share { mib, source })?
+            }
+        };
         regions.extend(GuestRegionMmap::new(region, GuestAddress(start)));
     }
     Ok(GuestMemory::from_regions(regions)?)
@@ -190,8 +221,40 @@ impl Windows {
     }
 }
 
-/// Gives pages of the guest's memory back to the host.
-pub struct GiveBack;
+/// Puts a file that has no name in the place of a mapping of `length` bytes. Nobody can make the file shorter or longer:
+/// a page that is not there would be the end of whoever touches it.
+fn share(address: *mut libc::c_void, length: usize, pages: Pages) -> io::Result<MmapRegion> {
+    let file = File::from(memfd_create(
+        c"guest memory",
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )?);
+    let size = libc::off_t::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    ftruncate(&file, size)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+    let (at, fd) = (flags | libc::MAP_FIXED, file.as_raw_fd());
+    // SAFETY: the `length` bytes from `address` on are a mapping that was just made and that nobody knows yet; they are
+    // mapped anew.
+    let mapped = unsafe { libc::mmap(address, length, PROTECTION, at, fd, 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    if pages == Pages::Huge {
+        ask_for_huge_pages(address, length);
+    }
+    // SAFETY: `address` is a mapping of `length` bytes of that file, which nothing unmaps.
+    let builder = unsafe { MmapRegionBuilder::new(length).with_raw_mmap_pointer(address.cast()) };
+    builder
+        .with_mmap_prot(PROTECTION)
+        .with_mmap_flags(flags)
+        .with_file_offset(FileOffset::new(file, 0))
+        .build()
+        .map_err(io::Error::other)
+}
+
+/// Gives pages of the guest's memory, which this is the owner of, back to the host.
+pub struct GiveBack(pub Owner);
 
 impl Reclaim for GiveBack {
     fn reclaim(&self, slice: &GuestSlice<'_>) -> io::Result<()> {
@@ -202,9 +265,14 @@ impl Reclaim for GiveBack {
             return Ok(());
         };
         let start = guard.as_ptr().wrapping_add(start - guard.as_ptr() as usize);
-        // SAFETY: whole pages of the slice, which is guest memory: mapped by `create`, private and anonymous, so that its
-        // contents are zeroes from here on. The guest may change them at any time; nobody holds a reference to them.
-        match unsafe { libc::madvise(start.cast(), length, libc::MADV_DONTNEED) } {
+        // Of a file's pages, DONTNEED takes no more than the mapping.
+        let advice = match self.0 {
+            Owner::Us => libc::MADV_DONTNEED,
+            Owner::Shared => libc::MADV_REMOVE,
+        };
+        // SAFETY: whole pages of the slice, which is guest memory: mapped by `map`, private and anonymous or a hole from
+        // here on, so that its contents are zeroes. The guest may change them at any time; nobody holds a reference to them.
+        match unsafe { libc::madvise(start.cast(), length, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
@@ -282,15 +350,35 @@ mod tests {
     }
 
     #[test]
-    fn whole_pages_go_back_to_the_host() {
+    fn shared_memory_is_a_file_of_fixed_length() {
         use vm_memory::{Bytes, GuestMemoryBackend};
-        let memory = create(8 << 20, Pages::Huge).unwrap();
+        let memory = create_with(64 << 20, None, Pages::Any, Owner::Shared).unwrap();
+        memory.write_slice(b"guest", GuestAddress(5 << 20)).unwrap();
+        let region = memory.iter().next().unwrap();
+        let file = region.file_offset().unwrap();
+        let mut bytes = [0; 5];
+        std::os::unix::fs::FileExt::read_exact_at(file.file(), &mut bytes, 5 << 20).unwrap();
+        assert_eq!((&bytes, file.start()), (b"guest", 0));
+        for length in [0, 1 << 30] {
+            assert!(file.file().set_len(length).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn whole_pages_go_back_to_the_host() {
+        whole_pages_go_back(Owner::Us);
+        whole_pages_go_back(Owner::Shared);
+    }
+
+    fn whole_pages_go_back(owner: Owner) {
+        use vm_memory::{Bytes, GuestMemoryBackend};
+        let memory = create_with(8 << 20, None, Pages::Huge, owner).unwrap();
         memory.write_slice(&[1; 5 * PAGE], GuestAddress(0)).unwrap();
         // Half of page 1 and page 4 each, and pages 2 and 3.
         let slice = memory
             .get_slice(GuestAddress(PAGE as u64 * 3 / 2), 3 * PAGE)
             .unwrap();
-        GiveBack.reclaim(&slice).unwrap();
+        GiveBack(owner).reclaim(&slice).unwrap();
         let mut contents = [0; 5 * PAGE];
         memory.read_slice(&mut contents, GuestAddress(0)).unwrap();
         for (page, byte) in [1, 1, 0, 0, 1].iter().enumerate() {
@@ -298,7 +386,7 @@ mod tests {
         }
         // Less than a page is nothing.
         let slice = memory.get_slice(GuestAddress(1), PAGE).unwrap();
-        GiveBack.reclaim(&slice).unwrap();
+        GiveBack(owner).reclaim(&slice).unwrap();
         assert_eq!(memory.read_obj::<u8>(GuestAddress(1)).unwrap(), 1);
     }
 

@@ -69,7 +69,7 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
     })?;
     let mut office = match (&args.api, socket) {
         (Some(api), Some(socket)) => {
-            let model = Model::new(args.id.clone(), VmSpec::default(), host_memory);
+            let model = Model::new(args.id.clone(), VmSpec::default(), host_memory, args.pci);
             Some(Office::open(
                 socket,
                 model,
@@ -117,6 +117,7 @@ fn start(args: &RunArgs) -> Result<Exit, Failure> {
         grace: args.grace,
         console_limit: args.console_limit,
         boot_timer: args.boot_timer,
+        pci: args.pci,
         mmds,
     };
     Ok(machine::run(signals, prelude, config, settings, office)?)

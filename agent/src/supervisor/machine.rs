@@ -119,7 +119,7 @@ fn real_path(path: &Path) -> Result<PathBuf, FilesError> {
 fn drive(drive_id: &str, is_read_only: bool, cache_type: CacheType) -> DriveSpec {
     DriveSpec {
         drive_id: drive_id.into(),
-        path_on_host: Path::new("/").join(drive_id),
+        path_on_host: Some(Path::new("/").join(drive_id)),
         // The guest's PID 1 comes from the initrd and mounts by itself.
         is_root_device: false,
         is_read_only,
@@ -332,7 +332,7 @@ mod tests {
             .iter()
             .map(|drive| {
                 (
-                    drive.path_on_host.to_str().unwrap(),
+                    drive.path_on_host.as_ref().unwrap().to_str().unwrap(),
                     drive.is_read_only,
                     drive.cache_type,
                 )

@@ -90,7 +90,7 @@ impl Bench {
         file.set_len(mib << 20).expect("grow a disk");
         self.spec.drives.push(DriveSpec {
             drive_id: name.into(),
-            path_on_host: path.clone(),
+            path_on_host: Some(path.clone()),
             is_read_only: read_only,
             cache_type: CacheType::Writeback,
             ..DriveSpec::default()
@@ -102,7 +102,7 @@ impl Bench {
     pub fn add_tools(&mut self, programs: &[&Path]) {
         self.spec.drives.push(DriveSpec {
             drive_id: TOOLS.into(),
-            path_on_host: tools::disk(self.folder(), programs),
+            path_on_host: Some(tools::disk(self.folder(), programs)),
             is_read_only: true,
             ..DriveSpec::default()
         });

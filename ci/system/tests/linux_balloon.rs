@@ -110,3 +110,44 @@ fn a_balloon_takes_256_mib_and_gives_them_back() {
     assert!(again > squeezed + 190, "{again} after {squeezed} MiB");
     println!("the VMM's memory: {full} MiB, with the balloon {squeezed}, without it {again}");
 }
+
+/// What a guest has used and freed goes back to the host when it is asked for it, all at once, and is the guest's to use again;
+/// what it keeps stays as it was.
+#[test]
+fn a_guest_names_what_it_does_not_use_when_it_is_asked() {
+    let hinting = BalloonSpec {
+        free_page_hinting: true,
+        ..BalloonSpec::default()
+    };
+    let script = "mkdir /fill; mount -t tmpfs -o size=300m fill /fill\n\
+        dd if=/dev/urandom of=/fill/kept bs=64k count=32 2>/dev/null; kept=$(md5sum /fill/kept)\n\
+        use() { dd if=/dev/zero of=/fill/file bs=1M count=256 2>/dev/null; rm /fill/file\n\
+            [ \"$(md5sum /fill/kept)\" = \"$kept\" ] && echo report: used $1; }\n\
+        total() { grep MemTotal: /proc/meminfo; }\n\
+        before=$(total); use first\n\
+        while [ \"$(total)\" = \"$before\" ]; do sleep 0.1; done\n\
+        use again\n\
+        while :; do sleep 1000; done";
+    let mut bench = bench(hinting, script);
+    let socket = bench.serve_api();
+    let mut machine = bench.start();
+    machine.wait_for_line("report: used first");
+    let full = resident(&machine);
+    assert!(full > 256, "{full} MiB");
+    call(&socket, "PATCH /balloon/hinting/start", "");
+    wait_for_less(&machine, full - 200);
+    let started = Instant::now();
+    loop {
+        let status = call(&socket, "GET /balloon/hinting/status", "");
+        if (&status["host_cmd"], &status["guest_cmd"]) == (&1.into(), &0.into()) {
+            break;
+        }
+        assert!(started.elapsed() < LIMIT, "{status}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let asked = resident(&machine);
+    // The word to go on.
+    call(&socket, "PATCH /balloon", r#"{"amount_mib": 16}"#);
+    machine.wait_for_line("report: used again");
+    println!("the VMM's memory: {full} MiB, {asked} once the guest was asked");
+}

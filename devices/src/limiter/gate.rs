@@ -71,7 +71,7 @@ impl AsFd for Alarm {
 
 /// By which the machine changes a device's limits while it works. Any thread may use it; the device takes a change over
 /// before its next operation. What the old limits hold back learns of it when the machine calls the device
-/// (`MmioTransport::again`). Copies are one handle.
+/// (`Transport::again`). Copies are one handle.
 #[derive(Debug, Clone, Default)]
 pub struct LimitHandle(Arc<Pending<LimiterConfig>>);
 

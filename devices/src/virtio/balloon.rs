@@ -2,11 +2,12 @@
 //!
 //! The machine sets a target; the guest's driver takes that many pages from its own kernel and names them here
 //! ("inflates"), and takes them back when the target falls ("deflates") or, where that was agreed on, when it runs out
-//! of memory. With free page reporting the guest names pages that it happens not to use, without being asked. What is
+//! of memory. With free page reporting the guest names pages that it happens not to use, without being asked, and with free
+//! page hinting all of them, once, when it is asked. What is
 //! named is given back to the host by whoever made the memory ([`Reclaim`]); a page that the guest touches again is a new
 //! one, of zeroes.
 //!
-//! `pages` and `statistics` are pure. Nothing here trusts the guest: whatever it names is its own memory, and only it
+//! `hints`, `pages` and `statistics` are pure. Nothing here trusts the guest: whatever it names is its own memory, and only it
 //! loses what was there.
 
 use std::io;
@@ -26,11 +27,13 @@ use crate::{GuestMemory, GuestSlice};
 
 mod config;
 mod handle;
+mod hints;
 mod pages;
 mod statistics;
 
 pub use config::BalloonConfig;
 pub use handle::{BalloonCounters, BalloonHandle};
+pub use hints::HintingStatus;
 pub use statistics::BalloonStatistics;
 
 const DEVICE_TYPE: u32 = 5;
@@ -38,12 +41,13 @@ const DEVICE_TYPE: u32 = 5;
 /// The features of 5.5.3; virtio-bindings has none of the balloon's names.
 const STATS_VQ: u64 = 1 << 1;
 const DEFLATE_ON_OOM: u64 = 1 << 2;
+const FREE_PAGE_HINT: u64 = 1 << 3;
 const PAGE_POISON: u64 = 1 << 4;
 const PAGE_REPORTING: u64 = 1 << 5;
 
 const QUEUE_SIZE: u16 = 256;
-/// Inflate, deflate, statistics, reporting: as many as are offered.
-const QUEUE_SIZES: [u16; 4] = [QUEUE_SIZE; 4];
+/// Inflate, deflate, and those of [`OPTIONAL`]: as many as are offered.
+const QUEUE_SIZES: [u16; 5] = [QUEUE_SIZE; 5];
 
 const INFLATE: u16 = 0;
 const DEFLATE: u16 = 1;
@@ -65,8 +69,16 @@ enum Role {
     Inflate,
     Deflate,
     Statistics,
+    Hinting,
     Reporting,
 }
+
+/// The queues that come with a feature, in their order.
+const OPTIONAL: [(u64, Role); 3] = [
+    (STATS_VQ, Role::Statistics),
+    (FREE_PAGE_HINT, Role::Hinting),
+    (PAGE_REPORTING, Role::Reporting),
+];
 
 /// The balloon.
 pub struct Balloon {
@@ -76,6 +88,8 @@ pub struct Balloon {
     agreed: u64,
     /// The target that the guest has been told of.
     told: u32,
+    /// The command about hints that it has been told of.
+    told_hints: u32,
     /// With what the guest fills its free pages, by its own word.
     poison: [u8; 4],
     chain: Chain,
@@ -102,6 +116,9 @@ impl Balloon {
         if config.statistics_interval.is_some() {
             offered |= STATS_VQ;
         }
+        if config.hinting {
+            offered |= FREE_PAGE_HINT;
+        }
         if config.reporting {
             offered |= PAGE_REPORTING;
         }
@@ -111,6 +128,7 @@ impl Balloon {
             queues: queues(offered),
             agreed: 0,
             told: config.pages,
+            told_hints: hints::STOP,
             poison: [0; 4],
             chain: Chain::new(),
             statistics: Chain::new(),
@@ -138,14 +156,14 @@ impl Balloon {
     }
 
     fn role(&self, index: u16) -> Option<Role> {
-        let both = STATS_VQ | PAGE_REPORTING;
-        match (index, self.agreed & both) {
-            (INFLATE, _) => Some(Role::Inflate),
-            (DEFLATE, _) => Some(Role::Deflate),
-            (2, agreed) if agreed & STATS_VQ != 0 => Some(Role::Statistics),
-            (2, PAGE_REPORTING) => Some(Role::Reporting),
-            (3, agreed) if agreed == both => Some(Role::Reporting),
-            _ => None,
+        match index {
+            INFLATE => Some(Role::Inflate),
+            DEFLATE => Some(Role::Deflate),
+            _ => OPTIONAL
+                .iter()
+                .filter(|(feature, _)| self.agreed & feature != 0)
+                .nth(usize::from(index.checked_sub(2)?))
+                .map(|(_, role)| *role),
         }
     }
 
@@ -182,6 +200,12 @@ impl Balloon {
         Ok(answered && wants_interrupt(index, queue, memory)?)
     }
 
+    /// Takes over what the machine says of hints; says whether the guest has to hear of it.
+    fn tell_hints(&mut self) -> bool {
+        let command = self.handle.hinting_status().host;
+        std::mem::replace(&mut self.told_hints, command) != command
+    }
+
     /// Hands the statistics buffer back, if its time has come: the guest fills it anew.
     fn ask_for_statistics(&mut self, active: &mut Active<'_>) -> Result<bool, DeviceError> {
         const INDEX: u16 = STATISTICS;
@@ -205,9 +229,9 @@ impl Balloon {
 
 /// How many queues a set of features has.
 fn queues(features: u64) -> usize {
-    [STATS_VQ, PAGE_REPORTING]
+    OPTIONAL
         .iter()
-        .filter(|feature| features & **feature != 0)
+        .filter(|(feature, _)| features & feature != 0)
         .count()
         .saturating_add(2)
 }
@@ -268,12 +292,27 @@ impl Reclaimer {
 
     /// The buffers of `chain` are pages that the guest does not use.
     fn report(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<(), DeviceError> {
+        let bytes = self.give_all_back(chain, memory)?;
+        self.counters.reported = self.counters.reported.wrapping_add(bytes);
+        Ok(())
+    }
+
+    /// The buffers of `chain` are pages that the guest keeps aside.
+    fn hint(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<(), DeviceError> {
+        let bytes = self.give_all_back(chain, memory)?;
+        self.counters.hinted = self.counters.hinted.wrapping_add(bytes);
+        Ok(())
+    }
+
+    /// Gives the buffers of `chain` back; says how many bytes they are.
+    fn give_all_back(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u64, DeviceError> {
+        let mut bytes = 0u64;
         for slice in chain.writable(memory).slices() {
             let slice = slice?;
-            self.counters.reported = self.counters.reported.wrapping_add(slice.len() as u64);
+            bytes = bytes.saturating_add(slice.len() as u64);
             self.give_back(&slice);
         }
-        Ok(())
+        Ok(bytes)
     }
 
     fn give_back(&mut self, slice: &GuestSlice<'_>) {
@@ -317,7 +356,8 @@ impl VirtioDevice for Balloon {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let actual = self.shared().actual.load(Ordering::Relaxed);
         let [target, actual] = [self.told, actual].map(u32::to_le_bytes);
-        let space = target.iter().chain(&actual).chain(&[0; 4]).chain(&self.poison);
+        let command = self.told_hints.to_le_bytes();
+        let space = target.iter().chain(&actual).chain(&command).chain(&self.poison);
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         for (to, from) in data.iter_mut().zip(space.skip(start)) {
             *to = *from;
@@ -354,7 +394,7 @@ impl VirtioDevice for Balloon {
     fn handle_queue(&mut self, index: u16, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let poisoned = self.agreed & PAGE_POISON != 0 && self.poison != [0; 4];
         let role = self.role(index);
-        let reclaimer = &mut self.reclaimer;
+        let (reclaimer, handle) = (&mut self.reclaimer, &self.handle);
         let interrupt = match role {
             Some(Role::Inflate) => serve(index, active, &mut self.chain, |chain, memory| {
                 reclaimer.inflate(chain, memory).map(|()| 0)
@@ -371,13 +411,26 @@ impl VirtioDevice for Balloon {
                 }
                 Ok(0)
             })?,
+            Some(Role::Hinting) => serve(index, active, &mut self.chain, |chain, memory| {
+                let command = chain.readable(memory);
+                if command.len() >= 4 {
+                    let mut number = [0];
+                    pages::read(command, &mut number)?;
+                    handle.hear(number[0]);
+                }
+                if !poisoned && handle.hints_are_wanted() {
+                    reclaimer.hint(chain, memory)?;
+                }
+                Ok(0)
+            })?,
             Some(Role::Statistics) => self.take_statistics(index, active)?,
             None => false,
         };
         self.shared().counters.set(self.reclaimer.counters);
         Ok(Outcome {
             interrupt,
-            config_changed: false,
+            // The guest's last word of a round can be answered at once.
+            config_changed: self.tell_hints(),
         })
     }
 
@@ -387,7 +440,7 @@ impl VirtioDevice for Balloon {
 
     fn handle_host(&mut self, active: &mut Active<'_>) -> Result<Outcome, DeviceError> {
         let target = self.shared().target.load(Ordering::Acquire);
-        let config_changed = target != self.told;
+        let config_changed = (target != self.told) | self.tell_hints();
         self.told = target;
         let interrupt = self.ask_for_statistics(active)?;
         Ok(Outcome {
@@ -403,6 +456,8 @@ impl VirtioDevice for Balloon {
         self.alarm.stop();
         // The driver that comes next has an empty balloon.
         self.shared().actual.store(0, Ordering::Relaxed);
+        self.shared().hints().reset();
+        self.told_hints = hints::STOP;
         self.told = self.shared().target.load(Ordering::Acquire);
     }
 }

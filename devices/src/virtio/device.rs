@@ -46,6 +46,11 @@ pub trait VirtioDevice: Send {
     /// RING_INDIRECT_DESC, RING_EVENT_IDX).
     fn features(&self) -> u64;
 
+    /// Which of the transport's own feature bits the device can do; all, unless another process has the queues.
+    fn ring_features(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Reads the device configuration space. `data` arrives zeroed; bytes past the space's end stay zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 

@@ -66,6 +66,30 @@ fn net() {
     }
 }
 
+/// The bus is what is under attack, and so are its functions' registers; messages are what comes out of it.
+#[test]
+fn pci() {
+    let arena = harness::arena::Arena::new();
+    let mut totals = Totals::default();
+    harness::each_episode("pci", |source, steps| {
+        let one = harness::pci::episode(arena.clear(), source, steps);
+        arena.check();
+        totals.steps += one.steps;
+        totals.notifications += one.notifications;
+        totals.needs_reset += one.needs_reset;
+        totals.ignored += one.ignored;
+        totals.answered += one.answered;
+    });
+    eprintln!("{totals:?}; answered are messages");
+    if totals.steps >= 1_000_000 {
+        assert!(
+            totals.notifications > 10_000 && totals.answered > 10_000,
+            "{totals:?}"
+        );
+        assert!(totals.needs_reset > 1000 && totals.ignored > 10_000, "{totals:?}");
+    }
+}
+
 #[test]
 fn pmem() {
     run("pmem", &mut harness::pmem::PmemTarget::new());

@@ -111,9 +111,10 @@ pub struct BootSourceSpec {
 pub struct DriveSpec {
     /// Its name, unique in the machine; also its serial number in the guest (at most 20 bytes of it).
     pub drive_id: String,
-    /// A regular file or block device.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub path_on_host: PathBuf,
+    /// A regular file or block device; this or `socket`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub path_on_host: Option<PathBuf>,
     /// The guest's root file system lies here: `root=/dev/vda` (or the partition of `partuuid`) and `ro` or `rw` join
     /// the command line.
     pub is_root_device: bool,
@@ -132,7 +133,8 @@ pub struct DriveSpec {
     /// How the host reads and writes it.
     #[serde(default)]
     pub io_engine: IoEngine,
-    /// A vhost-user-block service; there is none yet.
+    /// The Unix socket of a vhost-user-block backend, which serves the disk in the place of a file: it has all of the guest's
+    /// memory, and `is_read_only`, `rate_limiter` and `io_engine` are its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
@@ -319,8 +321,8 @@ pub struct BalloonSpec {
     /// The guest tells of memory that it does not use, and that goes back to the host.
     #[serde(default)]
     pub free_page_reporting: bool,
-    /// The host asks for such memory; not there yet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// The host can ask for all such memory at once (`/balloon/hinting/start`).
+    #[serde(default)]
     pub free_page_hinting: bool,
 }
 

@@ -50,6 +50,15 @@ macro_rules! requests {
         #[allow(dead_code, reason = "it stands for a request")]
         fn $name() {}
     };
+    (@one [$($doc:tt)*] $name:ident $method:ident $path:tt does $type:ty) => {
+        #[utoipa::path($method, path = $path, responses(
+            (status = 204, description = "Done."),
+            (status = 400, body = Fault, description = "Refused; nothing was changed."),
+        ))]
+        $($doc)*
+        #[allow(dead_code, reason = "it stands for a request")]
+        fn $name() {}
+    };
     (@one [$($doc:tt)*] $name:ident $method:ident $path:tt changes $type:ty) => {
         #[utoipa::path($method, path = $path, request_body = $type,
             params(("id" = String, Path, description = "The device's name, which the body says again.")),
@@ -117,6 +126,12 @@ requests! {
     get_balloon_statistics get "/balloon/statistics" tells BalloonStatisticsReport;
     /// How often it is asked. After the start.
     patch_balloon_statistics patch "/balloon/statistics" takes BalloonStatisticsPatch;
+    /// Asks the guest for all memory that it does not use, which goes back to the host. After the start.
+    start_hinting patch "/balloon/hinting/start" takes BalloonHintingStart;
+    /// How far that is. After the start.
+    get_hinting get "/balloon/hinting/status" tells BalloonHintingStatus;
+    /// Ends it. After the start.
+    stop_hinting patch "/balloon/hinting/stop" does ();
     /// All metadata.
     get_mmds get "/mmds" tells Object;
     /// Replaces the metadata.

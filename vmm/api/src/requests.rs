@@ -47,7 +47,8 @@ pub struct MachinePatch {
     pub cpu_template: Option<String>,
 }
 
-/// `PATCH /drives/{id}`, while the machine runs.
+/// `PATCH /drives/{id}`, while the machine runs. Of a drive with a `socket` nothing but its name: its backend is asked anew how
+/// large it is, and the guest is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -120,6 +121,43 @@ pub struct BalloonPatch {
 pub struct BalloonStatisticsPatch {
     /// How often the guest is asked, in seconds. Statistics that were off at the start stay off, and the other way round.
     pub stats_polling_interval_s: u16,
+}
+
+/// `PATCH /balloon/hinting/start`, while the machine runs; it may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BalloonHintingStart {
+    /// The guest may use its pages again as soon as it has named all; else by `/balloon/hinting/stop`.
+    #[serde(default = "BalloonHintingStart::acknowledge")]
+    pub acknowledge_on_stop: bool,
+}
+
+impl BalloonHintingStart {
+    fn acknowledge() -> bool {
+        true
+    }
+}
+
+impl Default for BalloonHintingStart {
+    fn default() -> Self {
+        Self {
+            acknowledge_on_stop: Self::acknowledge(),
+        }
+    }
+}
+
+/// `GET /balloon/hinting/status`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BalloonHintingStatus {
+    /// What the guest was told last: 0 nothing yet, 1 that it may use its pages again, else the number of a round in which
+    /// it names those that it does not use.
+    pub host_cmd: u32,
+    /// What the guest said last: 0 that it has named all, else the number of the round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_cmd: Option<u32>,
 }
 
 /// `GET /balloon/statistics`. What the guest did not say is left out.

@@ -37,7 +37,7 @@ impl Hands for Moods {
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let mut clerk = Clerk::new(Model::new("fuzz".into(), VmSpec::default(), HOST), SharedMmds::new(1000).expect("random numbers"));
+    let mut clerk = Clerk::new(Model::new("fuzz".into(), VmSpec::default(), HOST, true), SharedMmds::new(1000).expect("random numbers"));
     let mut hands = Moods(0);
     let mut rest = data;
     loop {
@@ -56,7 +56,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                         tame(&mut source.kernel_image_path);
                         source.initrd_path.iter_mut().for_each(tame);
                     }
-                    Request::PutDrive(drive) => tame(&mut drive.path_on_host),
+                    Request::PutDrive(drive) => {
+                        drive.path_on_host.iter_mut().chain(&mut drive.socket).for_each(tame);
+                    }
                     Request::PutPmem(pmem) => tame(&mut pmem.path_on_host),
                     Request::PutVsock(vsock) => tame(&mut vsock.uds_path),
                     _ => {}

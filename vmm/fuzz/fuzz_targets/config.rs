@@ -38,7 +38,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         tame(&mut pmem.path_on_host);
     }
     for drive in &mut spec.drives {
-        tame(&mut drive.path_on_host);
+        drive.path_on_host.iter_mut().chain(&mut drive.socket).for_each(tame);
     }
     if let Some(CpuConfig::File(path)) = &mut spec.cpu_config {
         tame(path);

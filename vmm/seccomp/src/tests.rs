@@ -117,6 +117,8 @@ fn values_are_what_they_are_called() {
         ("IORING_REGISTER_FILES_UPDATE", 6),
         ("IORING_REGISTER_RESTRICTIONS", 11),
         ("PR_SET_NAME", libc::PR_SET_NAME),
+        ("F_ADD_SEALS", libc::F_ADD_SEALS),
+        ("MADV_REMOVE", libc::MADV_REMOVE),
         ("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS),
         ("SECCOMP_SET_MODE_FILTER", libc::SECCOMP_SET_MODE_FILTER as i32),
         ("SIOCGIFINDEX", libc::SIOCGIFINDEX as i32),

@@ -2,12 +2,13 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    And, Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, If,
-    Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path,
-    ResourceTemplate, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, And, Device, EISAName, Field, FieldAccessType, FieldEntry,
+    FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE,
+    OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use secovia_devices::ged::{Ged, GedEvent};
+use secovia_devices::pci::{Root, ports};
 use secovia_devices::power::AcpiPower;
 use secovia_devices::pvpanic::PvPanic;
 use secovia_devices::serial::Serial;
@@ -27,13 +28,16 @@ pub struct VirtioSlot {
     pub pin: u8,
 }
 
-/// The table for virtio devices at `slots`.
-pub(super) fn build(slots: &[VirtioSlot]) -> Vec<u8> {
+/// The table for virtio devices at `slots`, with a PCI bus where `pci`.
+pub(super) fn build(slots: &[VirtioSlot], pci: bool) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     legacy_devices(&mut body);
     events(&mut body);
     generation_id(&mut body);
     virtio_devices(&mut body, slots);
+    if pci {
+        pci_bus(&mut body);
+    }
     // Soft off, the one sleeping state.
     let off = Package::new(vec![&AcpiPower::S5, &ZERO, &ZERO, &ZERO]);
     Name::new(Path::new("_S5_"), &off).to_aml_bytes(&mut body);
@@ -158,6 +162,50 @@ fn generation_id(body: &mut Vec<u8>) {
             &Name::new(path("_DDN"), &"VM_Gen_Counter"),
             &Name::new(path("_UID"), &ZERO),
             &Name::new(path("ADDR"), &Package::new(vec![&low, &high])),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// The PCI bus, without interrupt lines (its devices have messages); and the range of its configuration spaces as a
+/// motherboard's resource, without which Linux does not trust the MCFG.
+fn pci_bus(body: &mut Vec<u8>) {
+    let window = layout::PCI_WINDOW;
+    let first_port = ports::BASE as u16;
+    let last = window + (Root::WINDOW_LEN as u32 - 1);
+    Device::new(
+        path("\\_SB_.PCI0"),
+        vec![
+            &Name::new(path("_HID"), &EISAName::new("PNP0A08")),
+            &Name::new(path("_CID"), &EISAName::new("PNP0A03")),
+            &Name::new(path("_UID"), &ZERO),
+            &Name::new(path("_SEG"), &ZERO),
+            &Name::new(path("_BBN"), &ZERO),
+            &Name::new(path("_CCA"), &ONE),
+            &Name::new(
+                path("_CRS"),
+                &ResourceTemplate::new(vec![
+                    &AddressSpace::new_bus_number(0_u16, 0_u16),
+                    &IO::new(first_port, first_port, 1, ports::LEN as u8),
+                    &AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, window, last, None),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(body);
+    Device::new(
+        path("\\_SB_.ECAM"),
+        vec![
+            &Name::new(path("_HID"), &EISAName::new("PNP0C02")),
+            &Name::new(path("_UID"), &ZERO),
+            &Name::new(
+                path("_CRS"),
+                &ResourceTemplate::new(vec![&Memory32Fixed::new(
+                    true,
+                    layout::PCI_ECAM as u32,
+                    Root::ECAM_LEN as u32,
+                )]),
+            ),
         ],
     )
     .to_aml_bytes(body);

@@ -6,6 +6,7 @@
 mod dsdt;
 mod fadt;
 mod madt;
+mod mcfg;
 mod oem;
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,9 @@ pub enum AcpiError {
     Memory(#[from] GuestMemoryError),
 }
 
-/// Writes the tables of a machine with `vcpus` vCPUs and virtio devices at `slots`; returns the root's address.
-pub fn write(memory: &GuestMemory, vcpus: u8, slots: &[VirtioSlot]) -> Result<u64, AcpiError> {
-    let area = build(vcpus, slots);
+/// Writes the tables of a machine with `vcpus` vCPUs, virtio devices at `slots`, and a PCI bus where `pci`; returns the root's address.
+pub fn write(memory: &GuestMemory, vcpus: u8, slots: &[VirtioSlot], pci: bool) -> Result<u64, AcpiError> {
+    let area = build(vcpus, slots, pci);
     let max = (layout::GENERATION_ID - layout::ACPI_START) as usize;
     if area.len() > max {
         return Err(AcpiError::Size {
@@ -51,7 +52,7 @@ pub fn write(memory: &GuestMemory, vcpus: u8, slots: &[VirtioSlot]) -> Result<u6
 }
 
 /// All tables, as they lie from [`layout::ACPI_START`] on.
-fn build(vcpus: u8, slots: &[VirtioSlot]) -> Vec<u8> {
+fn build(vcpus: u8, slots: &[VirtioSlot], pci: bool) -> Vec<u8> {
     let mut area = vec![0; Rsdp::len().next_multiple_of(16)];
     let mut place = |bytes: &[u8]| {
         let address = layout::ACPI_START + area.len() as u64;
@@ -59,12 +60,15 @@ fn build(vcpus: u8, slots: &[VirtioSlot]) -> Vec<u8> {
         area.resize(area.len().next_multiple_of(16), 0);
         address
     };
-    let dsdt = place(&dsdt::build(slots));
+    let dsdt = place(&dsdt::build(slots, pci));
     let fadt = place(&fadt::build(dsdt));
     let madt = place(&madt::build(vcpus));
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if pci {
+        xsdt.add_entry(place(&mcfg::build()));
+    }
     let xsdt = place(&bytes_of(&xsdt));
     let root = bytes_of(&Rsdp::new(OEM, xsdt));
     area[..root.len()].copy_from_slice(&root);

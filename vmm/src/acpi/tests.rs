@@ -40,7 +40,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 #[test]
 fn every_table_is_reached_from_the_root_and_adds_up() {
-    let area = build(2, &slots());
+    let area = build(2, &slots(), false);
     assert_eq!(&area[..8], b"RSD PTR ");
     assert_eq!((sum(&area[..20]), sum(&area[..36])), (0, 0));
     let (signature, xsdt) = table(&area, u64_at(&area, 24));
@@ -75,7 +75,7 @@ fn the_madt_lists_every_apic() {
 
 #[test]
 fn the_dsdt_names_every_device() {
-    let dsdt = dsdt::build(&slots());
+    let dsdt = dsdt::build(&slots(), false);
     for id in [
         &b"LNRO0005"[..],
         b"ACPI0013",
@@ -104,10 +104,29 @@ fn the_tables_of_the_largest_machine_fit() {
         .collect();
     // An extended interrupt descriptor: consumer, edge-triggered, and shared where another device has the pin too.
     let interrupt = |shared: u8, pin: u8| [0x89, 6, 0, 0b11 | shared << 3, 1, pin, 0, 0, 0];
-    let (area, pin) = (build(32, &slots), layout::VIRTIO_PIN);
+    let (area, pin) = (build(32, &slots, false), layout::VIRTIO_PIN);
     assert!(contains(&area, &interrupt(1, pin)) && !contains(&area, &interrupt(0, pin)));
-    let (area, last) = (build(32, &slots[..pins as usize + 1]), pin + pins as u8 - 1);
+    let (area, last) = (
+        build(32, &slots[..pins as usize + 1], false),
+        pin + pins as u8 - 1,
+    );
     assert!(contains(&area, &interrupt(1, pin)) && contains(&area, &interrupt(0, last)));
     let memory = crate::memory::create(64 << 20, crate::memory::Pages::Huge).unwrap();
-    assert_eq!(write(&memory, 32, &slots).unwrap(), layout::ACPI_START);
+    assert_eq!(write(&memory, 32, &slots, false).unwrap(), layout::ACPI_START);
+}
+
+#[test]
+fn a_pci_bus_is_there_only_where_it_was_asked_for() {
+    let window = [layout::PCI_WINDOW, layout::PCI_WINDOW + (1 << 20) - 1]
+        .map(u32::to_le_bytes)
+        .concat();
+    let ecam = [layout::PCI_ECAM as u32, 1 << 20].map(u32::to_le_bytes).concat();
+    let area = build(1, &[], true);
+    let (_, xsdt) = table(&area, u64_at(&area, 24));
+    let (signature, mcfg) = table(&area, u64_at(xsdt, 52));
+    assert_eq!((signature, mcfg.len()), (&b"MCFG"[..], 60));
+    assert_eq!((u64_at(mcfg, 44), u32_at(mcfg, 52)), (layout::PCI_ECAM, 0));
+    assert!(contains(&area, b"PCI0") && contains(&area, &window) && contains(&area, &ecam));
+    let area = build(1, &slots(), false);
+    assert!(!contains(&area, b"PCI0") && !contains(&area, b"MCFG") && !contains(&area, &ecam));
 }

@@ -32,7 +32,7 @@ pub use clerk::{Clerk, Hands, RequestCounts};
 pub use model::{Effect, Metadata, Model, Plan};
 pub use office::Office;
 pub use reply::{Refusal, Reply, ToOpen};
-pub use request::{NewDisk, Request, Season};
+pub use request::{Kind, NewDisk, Request, Season};
 pub use route::route;
 pub use server::ServerError;
 pub use socket::{ApiConfig, ApiSocket, SocketError};

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secovia_devices::limiter::LimiterConfig;
+use secovia_devices::virtio::block::Block;
 use secovia_vmm_api::{
-    ActionType, BalloonSpec, CpuConfig, DrivePatch, InstanceInfo, InstanceState, LoggerSpec, MachinePatch,
-    MemoryHotplugSpec, MemoryHotplugStatus, NetworkInterfacePatch, RateLimiterSpec, VersionInfo, VmSpec,
-    VmState,
+    ActionType, BalloonSpec, CpuConfig, DrivePatch, DriveSpec, InstanceInfo, InstanceState, IoEngine,
+    LoggerSpec, MachinePatch, MemoryHotplugSpec, MemoryHotplugStatus, NetworkInterfacePatch, RateLimiterSpec,
+    VersionInfo, VmSpec, VmState,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use super::reply::{Refusal, Reply, ToOpen};
-use super::request::{NewDisk, Request, Season};
+use super::request::{Kind, NewDisk, Request, Season};
 use crate::config::{self, Part, VmConfig};
 
 /// The machine as it was asked for.
@@ -27,6 +28,8 @@ pub struct Model {
     pub spec: VmSpec,
     /// The host's memory in bytes.
     pub host_memory: u64,
+    /// Whether devices are on a PCI bus, and may come and go.
+    pub pci: bool,
 }
 
 /// What has to be done for a request.
@@ -59,6 +62,22 @@ pub enum Effect {
         /// Its disk.
         disk: Option<NewDisk>,
     },
+    /// Have a drive's backend asked how large it is.
+    RefreshDrive(String),
+    /// Give the machine another drive.
+    PlugDrive {
+        /// Its name.
+        id: String,
+        /// The drive.
+        block: Box<Block>,
+    },
+    /// Take a device away.
+    Unplug {
+        /// What it is.
+        kind: Kind,
+        /// Its name.
+        id: String,
+    },
     /// Change an interface's limits.
     Network {
         /// Its name.
@@ -78,6 +97,12 @@ pub enum Effect {
     BalloonInterval(Duration),
     /// Report what the guest says of its memory.
     BalloonStatistics,
+    /// Ask the guest for all memory that it does not use; whether it is enough that it has named all.
+    StartHinting(bool),
+    /// No longer.
+    StopHinting,
+    /// Report how far that is.
+    HintingStatus,
     /// Do something with the metadata. The clerk does it himself: that takes no machine.
     Metadata(Metadata),
 }
@@ -132,17 +157,25 @@ impl Plan {
 
 impl Model {
     /// A machine of which nothing is known yet, or all that a file said.
-    pub fn new(id: String, spec: VmSpec, host_memory: u64) -> Self {
+    pub fn new(id: String, spec: VmSpec, host_memory: u64, pci: bool) -> Self {
         Self {
             id,
             state: InstanceState::NotStarted,
             spec,
             host_memory,
+            pci,
         }
     }
 
     /// What follows from `request`; nothing is changed.
     pub fn plan(&self, request: Request) -> Result<Plan, Refusal> {
+        let request = match (request, self.state) {
+            (Request::PutDrive(drive), InstanceState::Running | InstanceState::Paused) if self.pci => {
+                return self.new_drive(drive);
+            }
+            (Request::Unplug(kind, id), _) if !self.pci => return Err(Refusal::no_pci(kind, &id)),
+            (request, _) => request,
+        };
         match (request.season(), self.state) {
             (Season::Always, _)
             | (Season::BeforeStart, InstanceState::NotStarted)
@@ -166,6 +199,10 @@ impl Model {
             Request::GetBalloonStatistics => {
                 self.statistics()?;
                 Ok(Plan::act(Effect::BalloonStatistics))
+            }
+            Request::GetHinting => {
+                self.hinting()?;
+                Ok(Plan::act(Effect::HintingStatus))
             }
             Request::Action(ActionType::InstanceStart) => {
                 Ok(Plan::act(Effect::Start(self.spec.clone().into()))
@@ -218,6 +255,12 @@ impl Model {
                 Ok(Plan::act(Effect::Metrics(path)).then(next))
             }
             Request::PatchDrive(patch, disk) => self.patch_drive(patch, disk),
+            Request::PlugDrive(drive, block) => {
+                let id = drive.drive_id.clone();
+                let next = self.with(|spec| spec.drives.push(drive));
+                Ok(Plan::act(Effect::PlugDrive { id, block }).then(next))
+            }
+            Request::Unplug(kind, id) => self.unplug(kind, id),
             Request::PatchNetwork(patch) => self.patch_network(&patch),
             Request::PatchBalloon(patch) => {
                 self.balloon()?;
@@ -245,6 +288,14 @@ impl Model {
                     seconds => Effect::BalloonInterval(Duration::from_secs(seconds.into())),
                 };
                 Ok(Plan::act(effect).then(next))
+            }
+            Request::StartHinting(start) => {
+                self.hinting()?;
+                Ok(Plan::act(Effect::StartHinting(start.acknowledge_on_stop)))
+            }
+            Request::StopHinting => {
+                self.hinting()?;
+                Ok(Plan::act(Effect::StopHinting))
             }
             Request::PatchVm(VmState::Paused) => {
                 Ok(Plan::act(Effect::Pause).then(self.with_state(InstanceState::Paused)))
@@ -292,29 +343,92 @@ impl Model {
         })
     }
 
+    /// A drive that comes while the machine runs: the API's thread opens it first.
+    fn new_drive(&self, drive: DriveSpec) -> Result<Plan, Refusal> {
+        let refused = |field: &str, reason| {
+            Err(Refusal::Plug {
+                field: format!("drives.{}{field}", drive.drive_id),
+                reason,
+            })
+        };
+        if self
+            .spec
+            .drives
+            .iter()
+            .any(|other| other.drive_id == drive.drive_id)
+        {
+            return refused("", "this machine has one; DELETE it, or give another name");
+        }
+        if drive.is_root_device {
+            return refused(
+                ".is_root_device",
+                "the root device is there from the start; give false",
+            );
+        }
+        if drive.socket.is_some() {
+            return refused(
+                ".socket",
+                "memory that a backend can have is made before the start; give path_on_host",
+            );
+        }
+        if drive.io_engine == IoEngine::Async {
+            return refused(".io_engine", "rings are made before the start; give Sync");
+        }
+        // By itself: the other drives' files may have gone since they were opened.
+        let alone = VmSpec {
+            drives: vec![drive.clone()],
+            ..VmSpec::default()
+        };
+        Part::Drives.check(&alone, self.host_memory)?;
+        Ok(Plan {
+            effect: Effect::None,
+            next: None,
+            reply: Reply::Open(Box::new(ToOpen::New {
+                config: VmConfig::disk(drive.clone()),
+                spec: drive,
+            })),
+        })
+    }
+
+    fn unplug(&self, kind: Kind, id: String) -> Result<Plan, Refusal> {
+        let next = self.with(|spec| match kind {
+            Kind::Drive => spec.drives.retain(|drive| drive.drive_id != id),
+            Kind::Network => spec.network_interfaces.retain(|network| network.iface_id != id),
+        });
+        if next.spec == self.spec {
+            return Err(Refusal::NoDevice {
+                field: format!("{}.{id}", kind.resource()),
+            });
+        }
+        Ok(Plan::act(Effect::Unplug { kind, id }).then(next))
+    }
+
     fn patch_drive(&self, patch: DrivePatch, disk: Option<NewDisk>) -> Result<Plan, Refusal> {
         let DrivePatch {
             drive_id: id,
             path_on_host: path,
             rate_limiter: limit,
         } = patch.clone();
-        if path.is_none() && limit.is_none() {
-            return Err(Refusal::Nothing { path: "drives" });
-        }
         let Some(drive) = self.spec.drives.iter().find(|drive| drive.drive_id == id) else {
             return Err(Refusal::NoDevice {
                 field: format!("drives.{id}"),
             });
         };
+        match (&drive.socket, path.is_none() && limit.is_none()) {
+            (Some(_), true) => return Ok(Plan::act(Effect::RefreshDrive(id))),
+            (Some(_), false) => return Err(Refusal::BackendsOwn { id }),
+            (None, true) => return Err(Refusal::Nothing { path: "drives" }),
+            (None, false) => {}
+        }
         let mut new = drive.clone();
-        new.path_on_host = path.clone().unwrap_or(new.path_on_host);
+        new.path_on_host = path.clone().or(new.path_on_host);
         new.rate_limiter = merge(new.rate_limiter, limit);
         if path.is_some() && disk.is_none() {
             let same = new.path_on_host == drive.path_on_host;
             return Ok(Plan {
                 effect: Effect::None,
                 next: None,
-                reply: Reply::Open(Box::new(ToOpen {
+                reply: Reply::Open(Box::new(ToOpen::Other {
                     config: VmConfig::disk(new),
                     patch,
                     same,
@@ -375,6 +489,13 @@ impl Model {
         self.spec.balloon.as_ref().ok_or_else(|| Refusal::NoDevice {
             field: "balloon".into(),
         })
+    }
+
+    fn hinting(&self) -> Result<(), Refusal> {
+        match self.balloon()?.free_page_hinting {
+            true => Ok(()),
+            false => Err(Refusal::NoHinting),
+        }
     }
 
     fn statistics(&self) -> Result<(), Refusal> {

@@ -1,8 +1,9 @@
 //! What a request comes to.
 
 use secovia_devices::virtio::block::BlockConfig;
-use secovia_vmm_api::{DrivePatch, Fault, InstanceState};
+use secovia_vmm_api::{DrivePatch, DriveSpec, Fault, InstanceState};
 
+use super::request::Kind;
 use crate::config::ConfigError;
 use crate::mmds::MmdsError;
 
@@ -23,15 +24,25 @@ pub enum Reply {
     TooLarge(String),
 }
 
-/// A disk that is wanted.
+/// A disk that is wanted, and what is asked for again, with it.
 #[derive(Debug)]
-pub struct ToOpen {
-    /// The disk.
-    pub config: BlockConfig,
-    /// What is asked for again, with it.
-    pub patch: DrivePatch,
-    /// The drive has this path already.
-    pub same: bool,
+pub enum ToOpen {
+    /// For a drive that is there.
+    Other {
+        /// The disk.
+        config: BlockConfig,
+        /// What is asked for.
+        patch: DrivePatch,
+        /// The drive has this path already.
+        same: bool,
+    },
+    /// For a drive that comes.
+    New {
+        /// The disk.
+        config: BlockConfig,
+        /// What is asked for.
+        spec: DriveSpec,
+    },
 }
 
 /// Why a request was refused.
@@ -52,6 +63,8 @@ pub enum Refusal {
     Name { path: String },
     #[error("{path}: nothing is to be changed; name a field")]
     Nothing { path: &'static str },
+    #[error("drives.{id}: with a socket there is nothing else to be changed; send drive_id alone")]
+    BackendsOwn { id: String },
     #[error("not possible while the machine is {state}; {remedy}")]
     Season {
         state: &'static str,
@@ -59,10 +72,14 @@ pub enum Refusal {
     },
     #[error("{field}: this machine has none; configure it before the start")]
     NoDevice { field: String },
+    #[error("{field}: {reason}")]
+    Plug { field: String, reason: &'static str },
     #[error("balloon.stats_polling_interval_s: statistics cannot be switched on or off after the start")]
     Statistics,
     #[error("balloon: statistics are off; set stats_polling_interval_s before the start")]
     NoStatistics,
+    #[error("balloon: the guest names no free pages; set free_page_hinting before the start")]
+    NoHinting,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -73,6 +90,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// A device that is to leave a machine whose devices stay.
+    pub(super) fn no_pci(kind: Kind, id: &str) -> Self {
+        Self::Plug {
+            field: format!("{}.{id}", kind.resource()),
+            reason: "devices come and go on a PCI bus only; start with --enable-pci",
+        }
+    }
+
     /// A request out of season.
     pub(super) fn season(state: InstanceState) -> Self {
         match state {

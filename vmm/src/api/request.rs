@@ -1,11 +1,11 @@
 //! What can be asked for, and when.
 
-use secovia_devices::virtio::block::Disk;
+use secovia_devices::virtio::block::{Block, Disk};
 use secovia_vmm_api::{
-    ActionType, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec, CpuConfigSpec, DrivePatch,
-    DriveSpec, EntropySpec, LoggerSpec, MachinePatch, MachineSpec, MemoryHotplugPatch, MemoryHotplugSpec,
-    MetricsSpec, MmdsConfigSpec, NetworkInterfacePatch, NetworkInterfaceSpec, PmemSpec, SerialSpec, VmState,
-    VsockSpec,
+    ActionType, BalloonHintingStart, BalloonPatch, BalloonSpec, BalloonStatisticsPatch, BootSourceSpec,
+    CpuConfigSpec, DrivePatch, DriveSpec, EntropySpec, LoggerSpec, MachinePatch, MachineSpec,
+    MemoryHotplugPatch, MemoryHotplugSpec, MetricsSpec, MmdsConfigSpec, NetworkInterfacePatch,
+    NetworkInterfaceSpec, PmemSpec, SerialSpec, VmState, VsockSpec,
 };
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ pub enum Request {
     GetMemory,
     GetBalloon,
     GetBalloonStatistics,
+    GetHinting,
     Action(ActionType),
     PutBootSource(BootSourceSpec),
     PutMachine(MachineSpec),
@@ -27,6 +28,10 @@ pub enum Request {
     PutDrive(DriveSpec),
     /// With the disk, once it is known that it is wanted: it is the API's thread that opens it.
     PatchDrive(DrivePatch, Option<NewDisk>),
+    /// A drive that comes while the machine runs, opened by the API's thread.
+    PlugDrive(DriveSpec, Box<Block>),
+    /// A device that leaves while the machine runs.
+    Unplug(Kind, String),
     PutPmem(PmemSpec),
     PutNetwork(NetworkInterfaceSpec),
     PatchNetwork(NetworkInterfacePatch),
@@ -38,6 +43,8 @@ pub enum Request {
     PutBalloon(BalloonSpec),
     PatchBalloon(BalloonPatch),
     PatchBalloonStatistics(BalloonStatisticsPatch),
+    StartHinting(BalloonHintingStart),
+    StopHinting,
     PutLogger(LoggerSpec),
     PutMetrics(MetricsSpec),
     /// An extension: Firecracker has no such request.
@@ -48,6 +55,24 @@ pub enum Request {
     PutMmds(Value),
     PatchMmds(Value),
     PatchVm(VmState),
+}
+
+/// A kind of device that can leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of resources")]
+pub enum Kind {
+    Drive,
+    Network,
+}
+
+impl Kind {
+    /// The resource's name.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::Drive => "drives",
+            Self::Network => "network-interfaces",
+        }
+    }
 }
 
 /// What a drive gets while the machine runs.
@@ -101,12 +126,17 @@ impl Request {
             | Self::PutMmdsConfig(_) => Season::BeforeStart,
             Self::Action(ActionType::SendCtrlAltDel | ActionType::FlushMetrics)
             | Self::GetBalloonStatistics
+            | Self::GetHinting
             | Self::GetMetrics
             | Self::PatchDrive(..)
+            | Self::PlugDrive(..)
+            | Self::Unplug(..)
             | Self::PatchNetwork(_)
             | Self::PatchMemory(_)
             | Self::PatchBalloon(_)
             | Self::PatchBalloonStatistics(_)
+            | Self::StartHinting(_)
+            | Self::StopHinting
             | Self::PatchVm(_) => Season::AfterStart,
         }
     }
@@ -116,6 +146,7 @@ impl Request {
         const GET: &str = "get_api_requests";
         const PUT: &str = "put_api_requests";
         const PATCH: &str = "patch_api_requests";
+        const DELETE: &str = "delete_api_requests";
         match self {
             Self::GetInfo => (GET, "instance_info"),
             Self::GetVersion => (GET, "vmm_version"),
@@ -124,11 +155,14 @@ impl Request {
             Self::GetMemory => (GET, "hotplug_memory"),
             Self::GetBalloon => (GET, "balloon"),
             Self::GetBalloonStatistics => (GET, "balloon_stats"),
+            Self::GetHinting => (GET, "balloon_hinting"),
             Self::Action(_) => (PUT, "actions"),
             Self::PutBootSource(_) => (PUT, "boot_source"),
             Self::PutMachine(_) => (PUT, "machine_cfg"),
             Self::PatchMachine(_) => (PATCH, "machine_cfg"),
-            Self::PutDrive(_) => (PUT, "drive"),
+            Self::PutDrive(_) | Self::PlugDrive(..) => (PUT, "drive"),
+            Self::Unplug(Kind::Drive, _) => (DELETE, "drive"),
+            Self::Unplug(Kind::Network, _) => (DELETE, "network"),
             Self::PatchDrive(..) => (PATCH, "drive"),
             Self::PutPmem(_) => (PUT, "pmem"),
             Self::PutNetwork(_) => (PUT, "network"),
@@ -141,6 +175,7 @@ impl Request {
             Self::PutBalloon(_) => (PUT, "balloon"),
             Self::PatchBalloon(_) => (PATCH, "balloon"),
             Self::PatchBalloonStatistics(_) => (PATCH, "balloon_stats"),
+            Self::StartHinting(_) | Self::StopHinting => (PATCH, "balloon_hinting"),
             Self::PutLogger(_) => (PUT, "logger"),
             Self::PutMetrics(_) => (PUT, "metrics"),
             Self::GetMetrics => (GET, "metrics"),

@@ -1,13 +1,14 @@
 //! From method, path and body to a request.
 
 use secovia_vmm_api::{
-    ActionSpec, DrivePatch, DriveSpec, NetworkInterfacePatch, NetworkInterfaceSpec, PmemSpec, VmPatch,
+    ActionSpec, BalloonHintingStart, DrivePatch, DriveSpec, NetworkInterfacePatch, NetworkInterfaceSpec,
+    PmemSpec, VmPatch,
 };
 use serde::de::DeserializeOwned;
 
 use super::http::Method;
 use super::reply::Refusal;
-use super::request::Request;
+use super::request::{Kind, Request};
 
 /// The longest name of a drive or an interface.
 const NAME_MAX: usize = 64;
@@ -46,6 +47,8 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
             named(path, id, &spec.drive_id)?;
             Request::PutDrive(spec)
         }
+        (Delete, "drives", Some(id), None) => Request::Unplug(Kind::Drive, id.into()),
+        (Delete, "network-interfaces", Some(id), None) => Request::Unplug(Kind::Network, id.into()),
         (Patch, "drives", Some(id), None) => {
             let patch: DrivePatch = json(path, body)?;
             named(path, id, &patch.drive_id)?;
@@ -72,9 +75,15 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
         (Get, "hotplug", Some("memory"), None) => Request::GetMemory,
         (Put, "hotplug", Some("memory"), None) => Request::PutMemory(json(path, body)?),
         (Patch, "hotplug", Some("memory"), None) => Request::PatchMemory(json(path, body)?),
+        (Get, "balloon", Some("hinting"), Some("status")) => Request::GetHinting,
         (Put, "balloon", None, None) => Request::PutBalloon(json(path, body)?),
         (Patch, "balloon", None, None) => Request::PatchBalloon(json(path, body)?),
         (Patch, "balloon", Some("statistics"), None) => Request::PatchBalloonStatistics(json(path, body)?),
+        (Patch, "balloon", Some("hinting"), Some("start")) => Request::StartHinting(match body {
+            b"" => BalloonHintingStart::default(),
+            body => json(path, body)?,
+        }),
+        (Patch, "balloon", Some("hinting"), Some("stop")) => Request::StopHinting,
         (Put, "logger", None, None) => Request::PutLogger(json(path, body)?),
         (Put, "metrics", None, None) => Request::PutMetrics(json(path, body)?),
         (Put, "cpu-config", None, None) => Request::PutCpu(json(path, body)?),
@@ -92,12 +101,7 @@ pub fn route(method: Option<Method>, path: &str, body: &[u8]) -> Result<Request,
 fn not_yet(method: Method, first: &str, second: Option<&str>) -> Option<&'static str> {
     Some(match (method, first, second) {
         (_, "snapshot", Some("create" | "load")) => "a snapshot (/snapshot/create, /snapshot/load)",
-        (_, "balloon", Some("hinting")) => {
-            "free page hinting (/balloon/hinting); /balloon has free_page_reporting"
-        }
-        (Method::Delete, "drives" | "network-interfaces" | "pmem", Some(_)) => {
-            "a device that is taken away from a machine"
-        }
+        (Method::Delete, "pmem", Some(_)) => "a disk of /pmem that is taken away from a machine",
         _ => return None,
     })
 }

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use secovia_devices::virtio::block::{BlockConfig, BlockError, Disk};
+use secovia_devices::virtio::block::{Block, BlockConfig, BlockError, Disk};
 use secovia_seccomp::List;
-use secovia_vmm_api::DrivePatch;
 
 use super::http::{self, Parsed, Status};
 use super::link::Asker;
-use super::reply::{Reply, fault};
+use super::reply::{Reply, ToOpen, fault};
 use super::request::{NewDisk, Request};
 use super::route::route;
 use super::socket::{ApiSocket, Listener};
@@ -212,9 +211,15 @@ impl Service {
 
     fn ask(&self, request: Request) -> Option<Reply> {
         match self.asker.ask(request)? {
-            Reply::Open(wanted) => match open(&wanted.config, wanted.same) {
-                Ok(disk) => self.asker.ask(Request::PatchDrive(wanted.patch, Some(disk))),
-                Err(error) => Some(refused(&wanted.patch, &error)),
+            Reply::Open(wanted) => match *wanted {
+                ToOpen::Other { config, patch, same } => match open(&config, same) {
+                    Ok(disk) => self.asker.ask(Request::PatchDrive(patch, Some(disk))),
+                    Err(error) => Some(refused(&config, &error)),
+                },
+                ToOpen::New { config, spec } => match Block::open(&config) {
+                    Ok(block) => self.asker.ask(Request::PlugDrive(spec, Box::new(block))),
+                    Err(error) => Some(refused(&config, &error)),
+                },
             },
             reply => Some(reply),
         }
@@ -229,8 +234,8 @@ fn open(config: &BlockConfig, same: bool) -> Result<NewDisk, BlockError> {
     }
 }
 
-fn refused(patch: &DrivePatch, error: &BlockError) -> Reply {
-    Reply::Refused(format!("drives.{}.path_on_host: {error}", patch.drive_id))
+fn refused(config: &BlockConfig, error: &BlockError) -> Reply {
+    Reply::Refused(format!("drives.{}.path_on_host: {error}", config.id))
 }
 
 fn written(reply: Reply) -> (Status, Option<String>) {

@@ -42,7 +42,7 @@ impl Bench {
         });
         let spec: VmSpec = serde_json::from_value(spec).unwrap();
         let mut clerk = Clerk::new(
-            Model::new("a".into(), spec.clone(), 4 << 30),
+            Model::new("a".into(), spec.clone(), 4 << 30, false),
             SharedMmds::new(51200).unwrap(),
         );
         if state != InstanceState::NotStarted {
@@ -320,13 +320,37 @@ fn limits_are_changed_bucket_by_bucket() {
 }
 
 #[test]
+fn a_drive_comes_although_anothers_file_is_gone() {
+    let mut bench = Bench::new(InstanceState::Running);
+    let gone = json!({ "drives": [{ "drive_id": "gone", "path_on_host": "/nowhere/gone", "is_root_device": false }] });
+    let model = Model::new("a".into(), serde_json::from_value(gone).unwrap(), 4 << 30, true);
+    bench.clerk = Clerk::new(
+        Model {
+            state: InstanceState::Running,
+            ..model
+        },
+        SharedMmds::new(51200).unwrap(),
+    );
+    let put = |path: &std::path::Path| json!({ "drive_id": "late", "path_on_host": path, "is_root_device": false, "is_read_only": true });
+    let reply = bench.call("PUT", "/drives/late", &put(&std::env::current_exe().unwrap()));
+    assert!(matches!(reply, Reply::Open(_)), "{reply:?}");
+    let reply = bench.call("PUT", "/drives/late", &put("/nowhere/late".as_ref()));
+    assert!(
+        matches!(&reply, Reply::Refused(text) if text.contains("/nowhere/late")),
+        "{reply:?}"
+    );
+}
+
+#[test]
 fn another_disk_is_opened_by_whoever_may() {
     let mut bench = Bench::new(InstanceState::Running);
     let body = json!({ "drive_id": "d", "path_on_host": "/nowhere/else" });
     let Reply::Open(wanted) = bench.call("PATCH", "/drives/d", &body) else {
         panic!()
     };
-    let ToOpen { config, patch, same } = *wanted;
+    let ToOpen::Other { config, patch, same } = *wanted else {
+        panic!()
+    };
     assert!(config.path.as_os_str() == "/nowhere/else" && config.read_only && !same);
     assert_eq!(bench.notes.seen, [""; 0]);
     let reply = bench.clerk.serve(
@@ -338,6 +362,21 @@ fn another_disk_is_opened_by_whoever_may() {
         bench.json("/vm/config")["drives"][0]["path_on_host"],
         "/nowhere/else"
     );
+}
+
+#[test]
+fn a_drive_that_a_backend_serves_is_looked_at_anew_and_not_changed() {
+    let mut bench = Bench::new(InstanceState::Running);
+    let mut spec = bench.clerk.spec().clone();
+    spec.drives[0].path_on_host = None;
+    spec.drives[0].socket = Some("/b".into());
+    bench.clerk.begin_with(spec);
+    bench.done("PATCH", "/drives/d", json!({ "drive_id": "d" }));
+    assert_eq!(bench.notes.seen, ["RefreshDrive(\"d\")"]);
+    for (field, value) in [("path_on_host", json!("/")), ("rate_limiter", json!({}))] {
+        let fault = bench.refused("PATCH", "/drives/d", json!({ "drive_id": "d", field: value }));
+        assert!(fault.starts_with("drives.d: with a socket"), "{fault}");
+    }
 }
 
 #[test]
@@ -419,9 +458,15 @@ fn what_is_wrong_is_named() {
             "PATCH",
             "/balloon/hinting/start",
             json!({}),
-            "free page hinting",
+            "balloon: the guest names no free pages; set free_page_hinting",
         ),
-        (Running, "DELETE", "/drives/d", Value::Null, "is not there yet"),
+        (
+            Running,
+            "DELETE",
+            "/drives/d",
+            Value::Null,
+            "drives.d: devices come and go on a PCI bus only; start with --enable-pci",
+        ),
         (
             NotStarted,
             "PUT",

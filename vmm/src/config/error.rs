@@ -51,6 +51,16 @@ pub enum ConfigError {
     UnusedPartuuid { id: String },
     #[error("drives.{id}.partuuid: {partuuid:?} is no UUID; give hexadecimal digits and dashes")]
     BadPartuuid { id: String, partuuid: String },
+    #[error("drives.{id}: path_on_host and socket are both given; leave out one of the two")]
+    FileAndSocket { id: String },
+    #[error("drives.{id}.path_on_host: missing; give a file, or the socket of a vhost-user backend")]
+    NoFile { id: String },
+    #[error("drives.{id}.{field}: with a socket that is the backend's own; leave it out, and set it there")]
+    BackendsOwn { id: String, field: &'static str },
+    #[error(
+        "drives.{id}.socket: pages of the host's pool (machine-config.huge_pages 2M) are not shared with a backend; give None or Transparent"
+    )]
+    SocketOfHugePages { id: String },
     #[error("pmem: entry {index} has an empty id; name it")]
     EmptyPmemId { index: usize },
     #[error("pmem: id {id:?} is there twice; give each its own")]
@@ -130,6 +140,9 @@ pub enum FileFault {
     /// It is a directory or a device.
     #[error("not a regular file; give one")]
     NotAFile,
+    /// It is a file.
+    #[error("not a socket; give that of a vhost-user-block backend")]
+    NotASocket,
     /// It is a directory or a terminal.
     #[error("neither a regular file nor a block device; give one of the two")]
     NotADisk,

@@ -24,8 +24,9 @@ use secovia_vmm_api::{DriveSpec, HugePages, VmSpec};
 
 use crate::boot::BootConfig;
 use crate::cpuid::{Template, Topology};
-use crate::memory::Pages;
+use crate::memory::{Owner, Pages};
 
+pub use drives::DiskConfig;
 pub use error::ConfigError;
 pub use file::read;
 pub use hotplug::requested;
@@ -53,12 +54,14 @@ pub struct VmConfig {
     pub memory: u64,
     /// Of which pages it is made.
     pub pages: Pages,
+    /// Who else has it.
+    pub owner: Owner,
     /// Memory that can be added.
     pub hotplug: Option<MemConfig>,
     /// What boots.
     pub boot: BootConfig,
     /// Disks, the root device first.
-    pub disks: Vec<BlockConfig>,
+    pub disks: Vec<DiskConfig>,
     /// Disks that are memory to the guest, the root device first.
     pub pmem: Vec<BlockConfig>,
     /// Network interfaces.
@@ -85,6 +88,7 @@ impl VmConfig {
             HugePages::Transparent => Pages::Huge,
             HugePages::TwoMebibytes => Pages::Pool,
         };
+        let owner = drives::owner(&spec)?;
         drives::one_root(&spec)?;
         let pmem = pmem::check(spec.pmem)?;
         let drives = drives::check(spec.drives)?;
@@ -110,6 +114,7 @@ impl VmConfig {
             template: template.unwrap_or_default(),
             memory,
             pages,
+            owner,
             hotplug,
             boot,
             disks: drives.disks,
@@ -128,7 +133,7 @@ impl VmConfig {
         })
     }
 
-    /// A drive as its device takes it, for one that is opened while the machine runs.
+    /// A drive that is a file as its device takes it, for one that is opened while the machine runs.
     pub fn disk(spec: DriveSpec) -> BlockConfig {
         drives::disk(spec)
     }

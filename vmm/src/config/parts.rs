@@ -72,6 +72,7 @@ impl Part {
                 None => Err(ConfigError::NoBootSource),
             },
             Self::Machine | Self::Hotplug | Self::Balloon => {
+                drives::owner(spec)?;
                 let (_, memory) = machine(&spec.machine_config, host_memory)?;
                 let huge_pages = spec.machine_config.huge_pages;
                 if let Some(spec) = spec.memory_hotplug {
@@ -81,6 +82,7 @@ impl Part {
                     .map_or(Ok(()), |spec| balloon(spec, huge_pages, memory).map(drop))
             }
             Self::Drives => {
+                drives::owner(spec)?;
                 drives::one_root(spec)?;
                 drives::check(spec.drives.clone()).map(drop)
             }
@@ -218,12 +220,6 @@ pub(super) fn balloon(
     if huge_pages == HugePages::TwoMebibytes {
         return Err(ConfigError::BalloonOfHugePages);
     }
-    if spec.free_page_hinting {
-        return Err(ConfigError::NotYet {
-            field: "balloon.free_page_hinting".into(),
-            remedy: "take free_page_reporting",
-        });
-    }
     let mib = spec.amount_mib;
     let memory_mib = memory >> 20;
     if u64::from(mib) > memory_mib {
@@ -235,6 +231,7 @@ pub(super) fn balloon(
         pages: mib.saturating_mul(256),
         deflate_on_oom: spec.deflate_on_oom,
         statistics_interval: (interval > 0).then(|| Duration::from_secs(interval.into())),
+        hinting: spec.free_page_hinting,
         reporting: spec.free_page_reporting,
     })
 }

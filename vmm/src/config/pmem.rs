@@ -10,7 +10,7 @@ use super::drives::{Drives, exists};
 use super::error::ConfigError;
 
 /// Checks them. The root device becomes the first, `/dev/pmem0`; the others keep their order.
-pub(super) fn check(mut specs: Vec<PmemSpec>) -> Result<Drives, ConfigError> {
+pub(super) fn check(mut specs: Vec<PmemSpec>) -> Result<Drives<BlockConfig>, ConfigError> {
     let mut ids = HashSet::new();
     for (index, spec) in specs.iter().enumerate() {
         if spec.id.is_empty() {

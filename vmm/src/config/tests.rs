@@ -2,8 +2,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secovia_vmm_api::{
-    BalloonSpec, BootSourceSpec, DriveSpec, EntropySpec, MachineSpec, MemoryHotplugSpec, MmdsConfigSpec,
-    NetworkInterfaceSpec, PmemSpec, RateLimiterSpec, TokenBucketSpec, VsockSpec,
+    BalloonSpec, BootSourceSpec, CacheType, DriveSpec, EntropySpec, HugePages, IoEngine, MachineSpec,
+    MemoryHotplugSpec, MmdsConfigSpec, NetworkInterfaceSpec, PmemSpec, RateLimiterSpec, TokenBucketSpec,
+    VsockSpec,
 };
 
 use super::*;
@@ -18,7 +19,7 @@ fn any_file() -> PathBuf {
 fn drive(id: &str) -> DriveSpec {
     DriveSpec {
         drive_id: id.into(),
-        path_on_host: any_file(),
+        path_on_host: Some(any_file()),
         is_root_device: false,
         is_read_only: true,
         ..DriveSpec::default()
@@ -56,6 +57,72 @@ fn pmem(id: &str) -> PmemSpec {
     }
 }
 
+fn file(disk: &DiskConfig) -> &BlockConfig {
+    match disk {
+        DiskConfig::File(disk) => disk,
+        DiskConfig::Backend(_) => panic!("{disk:?}"),
+    }
+}
+
+#[test]
+fn a_drive_is_a_file_or_a_backends() {
+    let folder = std::env::temp_dir().join(format!("secovia-backend-{}", std::process::id()));
+    let _ = std::fs::remove_file(&folder);
+    let _listener = std::os::unix::net::UnixListener::bind(&folder).unwrap();
+    let mut spec = spec();
+    let backend = |drive: &mut DriveSpec| {
+        drive.path_on_host = None;
+        drive.is_read_only = false;
+        drive.socket = Some(folder.clone());
+    };
+    assert_eq!(VmConfig::new(spec.clone(), HOST).unwrap().owner, Owner::Us);
+    backend(&mut spec.drives[0]);
+    spec.drives[0].cache_type = CacheType::Writeback;
+    let config = VmConfig::new(spec.clone(), HOST).unwrap();
+    assert_eq!(config.owner, Owner::Shared);
+    let DiskConfig::Backend(disk) = &config.disks[0] else {
+        panic!("{:?}", config.disks)
+    };
+    assert_eq!((disk.id.as_str(), &disk.socket), ("data", &folder));
+    type Change = fn(&mut VmSpec);
+    for (change, fault) in [
+        (
+            (|s| s.drives[0].is_read_only = true) as Change,
+            "drives.data.is_read_only: with a socket",
+        ),
+        (
+            |s| s.drives[0].rate_limiter = Some(RateLimiterSpec::default()),
+            "drives.data.rate_limiter: with a socket",
+        ),
+        (
+            |s| s.drives[0].io_engine = IoEngine::Async,
+            "drives.data.io_engine: with a socket",
+        ),
+        (
+            |s| s.drives[0].socket = None,
+            "drives.data.path_on_host: missing; give a file, or the socket",
+        ),
+        (
+            |s| s.drives[0].socket = Some("/nowhere".into()),
+            "drives.data.socket: /nowhere: No such file",
+        ),
+        (
+            |s| s.drives[0].socket = Some("/".into()),
+            "drives.data.socket: /: not a socket",
+        ),
+        (
+            |s| s.machine_config.huge_pages = HugePages::TwoMebibytes,
+            "drives.data.socket: pages of the host's pool",
+        ),
+    ] {
+        let mut spec = spec.clone();
+        change(&mut spec);
+        let error = VmConfig::new(spec, HOST).unwrap_err().to_string();
+        assert!(error.starts_with(fault), "{error}");
+    }
+    std::fs::remove_file(&folder).unwrap();
+}
+
 fn boot(spec: &mut VmSpec) -> &mut BootSourceSpec {
     spec.boot_source.as_mut().unwrap()
 }
@@ -66,7 +133,7 @@ fn a_good_specification_becomes_a_configuration() {
     assert_eq!(config.topology.vcpus(), 2);
     assert_eq!(config.memory, 128 << 20);
     assert_eq!(config.boot.command_line, DEFAULT_BOOT_ARGS);
-    assert_eq!(config.disks[0].id, "data");
+    assert_eq!(file(&config.disks[0]).id, "data");
     assert!(config.entropy.is_some() && config.vsock.is_some());
 }
 
@@ -80,7 +147,7 @@ fn the_root_device_comes_first_and_joins_the_command_line() {
     });
     spec.drives.push(drive("more"));
     let config = VmConfig::new(spec.clone(), HOST).unwrap();
-    let ids: Vec<_> = config.disks.iter().map(|disk| disk.id.as_str()).collect();
+    let ids: Vec<_> = config.disks.iter().map(|disk| file(disk).id.as_str()).collect();
     assert_eq!(ids, ["root", "data", "more"]);
     assert_eq!(config.boot.command_line, "quiet root=/dev/vda ro");
 
@@ -119,7 +186,7 @@ fn what_is_wrong_is_named_with_its_remedy() {
         ),
         (
             |s| s.drives[0].socket = Some("/s".into()),
-            "drives.data.socket: not there yet; give path_on_host",
+            "drives.data: path_on_host and socket are both given",
         ),
         (
             |s| s.mmds_config = Some(MmdsConfigSpec::default()),
@@ -206,11 +273,11 @@ fn what_is_wrong_is_named_with_its_remedy() {
             "drives, pmem: \"data\" and \"other\" are both said to be the root device",
         ),
         (
-            |s| s.drives[0].path_on_host = "/nonexistent".into(),
+            |s| s.drives[0].path_on_host = Some("/nonexistent".into()),
             "drives.data.path_on_host: /nonexistent: No such file",
         ),
         (
-            |s| s.drives[0].path_on_host = "/".into(),
+            |s| s.drives[0].path_on_host = Some("/".into()),
             "drives.data.path_on_host: /: neither a regular file nor a block",
         ),
         (
@@ -355,7 +422,7 @@ fn network_interfaces_keep_their_order_and_settings() {
         (1 << 20, 5, 100)
     );
     assert_eq!(first.rx_limit, LimiterConfig::default());
-    assert_eq!(config.disks[0].limit, first.tx_limit);
+    assert_eq!(file(&config.disks[0]).limit, first.tx_limit);
     assert_eq!(config.entropy, Some(first.tx_limit));
 }
 
@@ -429,12 +496,13 @@ fn a_balloon_may_take_all_there_is() {
         deflate_on_oom: true,
         stats_polling_interval_s: 3,
         free_page_reporting: true,
-        free_page_hinting: false,
+        free_page_hinting: true,
     });
     let expected = BalloonConfig {
         pages: 32768,
         deflate_on_oom: true,
         statistics_interval: Some(Duration::from_secs(3)),
+        hinting: true,
         reporting: true,
     };
     assert_eq!(VmConfig::new(spec.clone(), HOST).unwrap().balloon, Some(expected));

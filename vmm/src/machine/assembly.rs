@@ -4,23 +4,28 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+use secovia_devices::GuestMemory;
 use secovia_devices::boot_timer::BootTimer;
 use secovia_devices::bus::{Bus, SharedDevice};
 use secovia_devices::ged::Ged;
 use secovia_devices::interrupt::{Interrupt, MsiSink};
 use secovia_devices::ioapic::{IoapicDevice, IoapicPin};
+use secovia_devices::pci::{Root, ports};
 use secovia_devices::power::{AcpiPower, I8042};
 use secovia_devices::pvpanic::PvPanic;
 use secovia_devices::serial::Serial;
+use secovia_devices::virtio::device::VirtioDevice;
 use secovia_devices::virtio::mmio::MmioTransport;
+use secovia_devices::virtio::transport::Transport;
 use secovia_devices::vmgenid::VmGenId;
 use vm_memory::GuestAddress;
 
 use super::console;
 use super::error::MachineError;
 use super::inventory::{self, Control, Item, Opened};
+use super::pci::Pci;
 use super::settings::Settings;
-use crate::acpi;
+use crate::acpi::{self, VirtioSlot};
 #[cfg(feature = "back-door")]
 use crate::back_door::BackDoor;
 use crate::boot::{self, Entry};
@@ -39,9 +44,11 @@ pub(super) struct Assembly {
     pub(super) buses: Arc<Buses>,
     pub(super) serial: Arc<Mutex<Serial>>,
     pub(super) events: Arc<Mutex<Ged>>,
-    pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    pub(super) transports: Vec<Arc<Mutex<dyn Transport>>>,
     /// The machine's ends of the devices behind the transports, in their order.
     pub(super) controls: Vec<Control>,
+    /// The bus that they are on, where it is PCI; the device at index n has the number n + 1.
+    pub(super) pci: Option<Pci>,
 }
 
 /// What a configuration names on the host, open. A configuration that is wrong about the host fails here, where nothing is
@@ -54,6 +61,7 @@ pub(super) struct Parts {
     windows: Windows,
     console: Box<dyn Write + Send>,
     boot_timer: Option<BootTimer>,
+    pci: bool,
 }
 
 impl Parts {
@@ -68,7 +76,8 @@ impl Parts {
             || memory::end(config.memory),
             |hotplug| hotplug.start + hotplug.length,
         ));
-        let open = |item: &Item| item.open(&settings.mmds, &mut windows);
+        let owner = config.owner;
+        let open = |item: &Item| item.open(&settings.mmds, &mut windows, owner);
         let devices = inventory.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             rights: inventory.iter().filter_map(Item::rights).collect(),
@@ -76,6 +85,7 @@ impl Parts {
             windows,
             console: console::output(&config.console, settings.console_limit)?,
             boot_timer,
+            pci: settings.pci,
             config,
         })
     }
@@ -102,6 +112,7 @@ pub(super) fn boot(
         windows,
         console,
         boot_timer,
+        pci,
     } = parts;
     landlock.restrict(rights.into_iter().chain(kept))?;
 
@@ -109,9 +120,13 @@ pub(super) fn boot(
         config.memory,
         config.hotplug.map(|hotplug| (hotplug.start, hotplug.length)),
         config.pages,
+        config.owner,
     )?;
-    let slots: Vec<_> = (0..devices.len()).map(inventory::slot).collect();
-    let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots)?;
+    let slots: Vec<_> = match pci {
+        true => Vec::new(),
+        false => (0..devices.len()).map(inventory::slot).collect(),
+    };
+    let rsdp = acpi::write(&memory, config.topology.vcpus(), &slots, pci)?;
     let entry = boot::load(&memory, config.memory, &config.boot, rsdp)?;
     VmGenId::new(&memory, GuestAddress(layout::GENERATION_ID)).map_err(assembly)?;
 
@@ -141,13 +156,17 @@ pub(super) fn boot(
         BackDoor::LEN,
         Arc::new(Mutex::new(BackDoor::new(memory.clone()))),
     )?;
-    let mut transports = Vec::with_capacity(devices.len());
+    let pci = match pci {
+        true => Some(board.pci(Pci::new(memory.clone(), vm.clone()))?),
+        false => None,
+    };
+    let mut transports: Vec<Arc<Mutex<dyn Transport>>> = Vec::with_capacity(devices.len());
     let mut controls = Vec::with_capacity(devices.len());
-    for (Opened { device, control }, slot) in devices.into_iter().zip(slots) {
-        let transport = MmioTransport::new(device, memory.clone(), board.pin(slot.pin)).map_err(assembly)?;
-        let transport = Arc::new(Mutex::new(transport));
-        board.memory("virtio", slot.address, layout::VIRTIO_SIZE, transport.clone())?;
-        transports.push(transport);
+    for (index, Opened { device, control }) in devices.into_iter().enumerate() {
+        transports.push(match &pci {
+            Some(pci) => pci.plug(device)?.1,
+            None => board.virtio(device, memory.clone(), inventory::slot(index))?,
+        });
         controls.push(control);
     }
 
@@ -165,6 +184,7 @@ pub(super) fn boot(
         events,
         transports,
         controls,
+        pci,
     };
     Ok((assembly, vcpus))
 }
@@ -237,6 +257,43 @@ impl Board {
             .memory
             .insert(name, base, length, device)
             .map_err(assembly)
+    }
+
+    /// A virtio device by itself.
+    fn virtio(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        slot: VirtioSlot,
+    ) -> Result<Arc<Mutex<dyn Transport>>, MachineError> {
+        let transport = MmioTransport::new(device, memory, self.pin(slot.pin)).map_err(assembly)?;
+        let transport = Arc::new(Mutex::new(transport));
+        self.memory("virtio", slot.address, layout::VIRTIO_SIZE, transport.clone())?;
+        Ok(transport)
+    }
+
+    /// A PCI bus.
+    fn pci(&mut self, pci: Pci) -> Result<Pci, MachineError> {
+        let root = pci.root();
+        for (name, base, length, window) in [
+            ("PCI configuration", layout::PCI_ECAM, Root::ECAM_LEN, root.ecam()),
+            (
+                "PCI devices",
+                layout::PCI_WINDOW.into(),
+                Root::WINDOW_LEN,
+                root.bars(),
+            ),
+        ] {
+            let memory = &mut self.buses.memory;
+            memory
+                .insert_window(name, base, length, window)
+                .map_err(assembly)?;
+        }
+        self.buses
+            .ports
+            .insert_window("PCI ports", ports::BASE, ports::LEN, root.ports())
+            .map_err(assembly)?;
+        Ok(pci)
     }
 
     /// What every machine has.

@@ -11,15 +11,19 @@ use secovia_devices::limiter::LimiterConfig;
 use secovia_devices::published::Published;
 use secovia_devices::serial::SerialCounters;
 use secovia_devices::virtio::balloon::BalloonHandle;
+use secovia_devices::virtio::block::Block;
 use secovia_devices::virtio::mem::MemHandle;
-use secovia_devices::virtio::mmio::MmioTransport;
-use secovia_vmm_api::{BalloonStatisticsReport, MemoryHotplugSpec, MemoryHotplugStatus};
+use secovia_devices::virtio::transport::Transport;
+use secovia_vmm_api::{
+    BalloonHintingStatus, BalloonStatisticsReport, MemoryHotplugSpec, MemoryHotplugStatus,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::MachineError;
 use super::inventory::Control;
+use super::pci::Pci;
 use super::report::{self, Report};
-use crate::api::{Effect, Hands, NewDisk, Office, RequestCounts};
+use crate::api::{Effect, Hands, Kind, NewDisk, Office, RequestCounts};
 use crate::vcpu::thread::Threads;
 use crate::{metrics, sys};
 
@@ -37,15 +41,27 @@ pub(super) struct Crew<'a> {
     threads: &'a Threads,
     events: Arc<Mutex<Ged>>,
     devices: Vec<Device>,
+    pci: Option<Pci>,
+    moves: Vec<Move>,
     console: Published<SerialCounters>,
     still: Still,
     report: Report,
 }
 
+/// What the event loop has to do for a device that came or went.
+pub(super) enum Move {
+    /// Watch the one with this number.
+    In(usize, Arc<Mutex<dyn Transport>>),
+    /// No longer.
+    Out(usize),
+}
+
 /// One device from outside.
 struct Device {
+    /// On the PCI bus, where there is one; else it only tells it apart.
+    number: usize,
     control: Control,
-    transport: Arc<Mutex<MmioTransport>>,
+    transport: Arc<Mutex<dyn Transport>>,
     /// Makes the event loop call it.
     again: EventFd,
 }
@@ -55,24 +71,21 @@ impl<'a> Crew<'a> {
         threads: &'a Threads,
         events: Arc<Mutex<Ged>>,
         controls: Vec<Control>,
-        transports: &[Arc<Mutex<MmioTransport>>],
+        transports: &[Arc<Mutex<dyn Transport>>],
+        pci: Option<Pci>,
         console: Published<SerialCounters>,
     ) -> Result<Self, MachineError> {
-        let device = |(control, transport): (Control, &Arc<Mutex<MmioTransport>>)| {
-            let again = transport.lock().unwrap_or_else(PoisonError::into_inner).again()?;
-            Ok(Device {
-                control,
-                transport: transport.clone(),
-                again,
-            })
-        };
-        let devices = controls.into_iter().zip(transports).map(device);
+        let devices = controls.into_iter().zip(transports).zip(1..);
+        let devices =
+            devices.map(|((control, transport), number)| Device::new(number, control, transport.clone()));
         Ok(Self {
             threads,
             events,
             devices: devices
                 .collect::<io::Result<_>>()
                 .map_err(MachineError::host("watch a device"))?,
+            pci,
+            moves: Vec::new(),
             console,
             still: Still::default(),
             report: Report::default(),
@@ -136,6 +149,46 @@ impl<'a> Crew<'a> {
         self.threads.resume();
     }
 
+    /// What came and went since this was asked last.
+    pub(super) fn moves(&mut self) -> Vec<Move> {
+        std::mem::take(&mut self.moves)
+    }
+
+    fn plug_drive(&mut self, id: String, block: Block) -> Result<(), String> {
+        let pci = self.pci.as_ref().ok_or("this machine has no PCI bus")?;
+        let failed = |error: &dyn std::fmt::Display| format!("drives.{id}: {error}");
+        let control = Control::Disk(id.clone(), block.handle());
+        let (number, transport) = pci.plug(Box::new(block)).map_err(|error| failed(&error))?;
+        match Device::new(number, control, transport.clone()) {
+            Ok(device) => {
+                self.devices.push(device);
+                self.moves.push(Move::In(number, transport));
+                Ok(())
+            }
+            Err(error) => {
+                pci.unplug(number);
+                Err(failed(&error))
+            }
+        }
+    }
+
+    fn unplug(&mut self, kind: Kind, id: &str) -> Result<(), String> {
+        let pci = self.pci.as_ref().ok_or("this machine has no PCI bus")?;
+        let place = self
+            .devices
+            .iter()
+            .position(|device| match (&device.control, kind) {
+                (Control::Disk(name, _) | Control::Backend(name, _), Kind::Drive)
+                | (Control::Network(name, _), Kind::Network) => name == id,
+                _ => false,
+            });
+        let place = place.ok_or_else(|| format!("{}.{id}: this machine has none", kind.resource()))?;
+        let device = self.devices.remove(place);
+        pci.unplug(device.number);
+        self.moves.push(Move::Out(device.number));
+        Ok(())
+    }
+
     fn change_drive(
         &self,
         id: &str,
@@ -155,6 +208,17 @@ impl<'a> Crew<'a> {
         if let Some(limit) = limit {
             handle.limit().change(&limit);
         }
+        device.call();
+        Ok(())
+    }
+
+    fn refresh_drive(&self, id: &str) -> Result<(), String> {
+        let found = self.devices.iter().find_map(|device| match &device.control {
+            Control::Backend(name, handle) if name == id => Some((device, handle)),
+            _ => None,
+        });
+        let (device, handle) = found.ok_or_else(|| format!("drives.{id}: this machine has none"))?;
+        handle.refresh();
         device.call();
         Ok(())
     }
@@ -198,6 +262,16 @@ impl<'a> Crew<'a> {
 }
 
 impl Device {
+    fn new(number: usize, control: Control, transport: Arc<Mutex<dyn Transport>>) -> io::Result<Self> {
+        let again = transport.lock().unwrap_or_else(PoisonError::into_inner).again()?;
+        Ok(Self {
+            number,
+            control,
+            transport,
+            again,
+        })
+    }
+
     fn call(&self) {
         if let Err(error) = self.again.write(1) {
             // Only if it was written 2^64 times before.
@@ -218,6 +292,9 @@ impl Hands for Crew<'_> {
                 .report(counts)
                 .map_err(|error| format!("write metrics: {error}"))?,
             Effect::Drive { id, limit, disk } => self.change_drive(&id, limit, disk)?,
+            Effect::RefreshDrive(id) => self.refresh_drive(&id)?,
+            Effect::PlugDrive { id, block } => self.plug_drive(id, *block)?,
+            Effect::Unplug { kind, id } => self.unplug(kind, &id)?,
             Effect::Network { id, rx, tx } => self.change_network(&id, rx, tx)?,
             Effect::BalloonTarget(mib) => {
                 let set = self.balloon()?.set_target(mib.saturating_mul(PAGES_PER_MIB));
@@ -238,6 +315,24 @@ impl Hands for Crew<'_> {
                 let controls = self.devices.iter().map(|device| &device.control);
                 let (vcpus, console) = (self.threads.counters(), self.console.get());
                 return Ok(Some(report::prometheus(controls, vcpus, console, counts)));
+            }
+            Effect::StartHinting(acknowledge) => {
+                let started = self.balloon()?.start_hinting(acknowledge);
+                started.map_err(|error| format!("tell the balloon: {error}"))?;
+            }
+            Effect::StopHinting => {
+                let stopped = self.balloon()?.stop_hinting();
+                stopped.map_err(|error| format!("tell the balloon: {error}"))?;
+            }
+            Effect::HintingStatus => {
+                let status = self.balloon()?.hinting_status();
+                let status = BalloonHintingStatus {
+                    host_cmd: status.host,
+                    guest_cmd: status.guest,
+                };
+                return serde_json::to_string(&status)
+                    .map(Some)
+                    .map_err(|error| error.to_string());
             }
             Effect::BalloonStatistics => {
                 let report = report(self.balloon()?);

@@ -1,6 +1,7 @@
 //! The event loop: everything that the host's side has to say, on the main thread.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
@@ -8,16 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use event_manager::{
+    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use secovia_devices::serial::Serial;
-use secovia_devices::virtio::mmio::MmioTransport;
+use secovia_devices::virtio::transport::Transport;
 use secovia_vmm_api::Exit;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::console::Console;
-use super::crew::{Crew, Still};
+use super::crew::{Crew, Move, Still};
 use super::ending::FirstEnding;
 use super::error::MachineError;
 use super::life::{Action, Event, Life};
@@ -44,6 +47,8 @@ pub(super) fn block_signals() -> io::Result<SignalFd> {
 /// The loop, with everything in it.
 pub(super) struct EventLoop<'a> {
     manager: EventManager<Source>,
+    /// The devices that are watched, by number.
+    devices: BTreeMap<usize, SubscriberId>,
     desk: Desk<'a>,
 }
 
@@ -77,17 +82,17 @@ enum Source {
 
 /// A device, and what makes the loop look at it again.
 struct Device {
-    transport: Arc<Mutex<MmioTransport>>,
+    transport: Arc<Mutex<dyn Transport>>,
     fds: Vec<RawFd>,
     again: EventFd,
     still: Still,
 }
 
 impl Device {
-    fn new(transport: &Arc<Mutex<MmioTransport>>, still: Still) -> io::Result<Self> {
+    fn new(transport: &Arc<Mutex<dyn Transport>>, still: Still) -> io::Result<Self> {
         let locked = transport.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Self {
-            fds: locked.host_fds().collect(),
+            fds: locked.host_fds(),
             again: locked.again()?,
             transport: transport.clone(),
             still,
@@ -124,7 +129,7 @@ impl<'a> EventLoop<'a> {
         ending: Arc<FirstEnding>,
         signals: SignalFd,
         serial: Arc<Mutex<Serial>>,
-        transports: &[Arc<Mutex<MmioTransport>>],
+        transports: &[Arc<Mutex<dyn Transport>>],
         crew: Crew<'a>,
         office: Option<Office>,
         grace: Duration,
@@ -136,10 +141,11 @@ impl<'a> EventLoop<'a> {
         manager.add_subscriber(Source::Ending(ending, inbox.clone()));
         manager.add_subscriber(Source::Signals(signals, inbox.clone()));
         manager.add_subscriber(Source::Console(Console::new(serial)));
-        for transport in transports {
+        let mut devices = BTreeMap::new();
+        for (transport, number) in transports.iter().zip(1..) {
             let device =
                 Device::new(transport, crew.still()).map_err(MachineError::host("watch a device"))?;
-            manager.add_subscriber(Source::Device(device));
+            devices.insert(number, manager.add_subscriber(Source::Device(device)));
         }
         if let Some(office) = &office {
             manager.add_subscriber(Source::Requests(office.requests.as_raw_fd()));
@@ -152,7 +158,11 @@ impl<'a> EventLoop<'a> {
             office,
             report: Instant::now() + REPORT,
         };
-        Ok(Self { manager, desk })
+        Ok(Self {
+            manager,
+            devices,
+            desk,
+        })
     }
 
     /// Serves until the machine is at its end.
@@ -173,9 +183,33 @@ impl<'a> EventLoop<'a> {
                 }
             }
             self.desk.act();
+            for change in self.desk.crew.moves() {
+                self.follow(change);
+            }
             if let Life::Over(outcome) = self.desk.life {
                 self.desk.crew.report_with(self.desk.office.as_ref());
                 return outcome;
+            }
+        }
+    }
+}
+
+impl EventLoop<'_> {
+    /// Watches a device that came, or no longer one that went.
+    fn follow(&mut self, change: Move) {
+        match change {
+            Move::In(number, transport) => match Device::new(&transport, self.desk.crew.still()) {
+                Ok(device) => {
+                    let id = self.manager.add_subscriber(Source::Device(device));
+                    self.devices.insert(number, id);
+                }
+                Err(error) => log::warn!("watch a device: {error}"),
+            },
+            Move::Out(number) => {
+                let gone = self.devices.remove(&number);
+                if let Some(Err(error)) = gone.map(|id| self.manager.remove_subscriber(id)) {
+                    log::warn!("watch a device no longer: {error}");
+                }
             }
         }
     }

@@ -13,14 +13,15 @@ use secovia_devices::virtio::mem::{Mem, MemConfig, MemHandle};
 use secovia_devices::virtio::net::{Net, NetConfig, NetHandle};
 use secovia_devices::virtio::pmem::{Pmem, PmemCounters};
 use secovia_devices::virtio::rng::{Rng, RngHandle};
+use secovia_devices::virtio::vhost_user::{VhostUserBlock, VhostUserConfig, VhostUserHandle};
 use secovia_devices::virtio::vsock::{Vsock, VsockCounters};
 
 use super::error::MachineError;
 use crate::acpi::VirtioSlot;
-use crate::config::{VmConfig, VsockConfig};
+use crate::config::{DiskConfig, VmConfig, VsockConfig};
 use crate::confine::Right;
 use crate::layout;
-use crate::memory::{GiveBack, Windows};
+use crate::memory::{GiveBack, Owner, Windows};
 use crate::mmds::{Endpoint, SharedMmds};
 
 /// The MTU of an interface that has none of its own.
@@ -37,6 +38,8 @@ pub(super) struct Opened {
 pub(super) enum Control {
     /// A disk, with its name.
     Disk(String, BlockHandle),
+    /// A disk that another process serves, with its name.
+    Backend(String, VhostUserHandle),
     /// A disk that is memory, with its name.
     Memory(String, Published<PmemCounters>),
     /// A network interface, with its name.
@@ -56,6 +59,8 @@ pub(super) enum Control {
 pub(super) enum Item {
     /// A disk.
     Disk(BlockConfig),
+    /// A disk that another process serves.
+    Backend(VhostUserConfig),
     /// A disk that is memory to the guest.
     Memory(BlockConfig),
     /// A network interface, and the address of the metadata service on it.
@@ -72,7 +77,10 @@ pub(super) enum Item {
 
 /// All devices of a configuration, which gives them up; each kind in the order of their names in the guest.
 pub(super) fn list(config: &mut VmConfig) -> Vec<Item> {
-    let disks = mem::take(&mut config.disks).into_iter().map(Item::Disk);
+    let disks = mem::take(&mut config.disks).into_iter().map(|disk| match disk {
+        DiskConfig::File(disk) => Item::Disk(disk),
+        DiskConfig::Backend(disk) => Item::Backend(disk),
+    });
     let memory = mem::take(&mut config.pmem).into_iter().map(Item::Memory);
     let mmds = &config.mmds;
     let network = |network: NetConfig| {
@@ -107,14 +115,21 @@ impl Item {
             // Also those of the host's services, which lie beside it.
             Self::Vsock(config) => config.path.parent().map(|folder| Right::Sockets(folder.into())),
             Self::Network(..) => Some(Right::Device(NetConfig::DRIVER.into())),
-            // Nothing is opened later.
-            Self::Memory(_) | Self::Hotplug(_) | Self::Balloon(_) | Self::Entropy(_) => None,
+            // Nothing is opened later, no connection made.
+            Self::Backend(_) | Self::Memory(_) | Self::Hotplug(_) | Self::Balloon(_) | Self::Entropy(_) => {
+                None
+            }
         }
     }
 
     /// Opens what the device stands on in the host; `mmds` is the metadata for those that offer it, and among the `windows`
-    /// are the files that the guest has in its address space.
-    pub(super) fn open(&self, mmds: &SharedMmds, windows: &mut Windows) -> Result<Opened, MachineError> {
+    /// are the files that the guest has in its address space; `owner` is its memory's.
+    pub(super) fn open(
+        &self,
+        mmds: &SharedMmds,
+        windows: &mut Windows,
+        owner: Owner,
+    ) -> Result<Opened, MachineError> {
         match self {
             Self::Disk(config) => match Block::open(config) {
                 Ok(block) => {
@@ -122,6 +137,10 @@ impl Item {
                     Ok(control.of(block))
                 }
                 Err(error) => Err(device(format!("drives.{}.path_on_host", config.id), &error)),
+            },
+            Self::Backend(config) => match VhostUserBlock::open(config) {
+                Ok(block) => Ok(Control::Backend(config.id.clone(), block.handle()).of(block)),
+                Err(error) => Err(device(format!("drives.{}.socket", config.id), &error)),
             },
             Self::Memory(config) => {
                 let fault =
@@ -157,13 +176,13 @@ impl Item {
                     &error,
                 )),
             },
-            Self::Hotplug(config) => match Mem::new(*config, Box::new(GiveBack)) {
+            Self::Hotplug(config) => match Mem::new(*config, Box::new(GiveBack(owner))) {
                 Ok(mem) => Ok(Control::Hotplug(mem.handle()).of(mem)),
                 Err(error) => Err(MachineError::host("make an event for memory that can be added")(
                     error,
                 )),
             },
-            Self::Balloon(config) => match Balloon::new(config, Box::new(GiveBack)) {
+            Self::Balloon(config) => match Balloon::new(config, Box::new(GiveBack(owner))) {
                 Ok(balloon) => Ok(Control::Balloon(balloon.handle()).of(balloon)),
                 Err(error) => Err(MachineError::host("make a timer and an event for the balloon")(
                     error,

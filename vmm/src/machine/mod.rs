@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod inventory;
 mod life;
+mod pci;
 mod report;
 mod settings;
 mod start;
@@ -76,6 +77,7 @@ pub fn run(
                 events,
                 transports,
                 controls,
+                pci,
             },
         ending,
         threads,
@@ -85,7 +87,7 @@ pub fn run(
 
     // The guest runs while the event loop is set up; what happens meanwhile waits in descriptors.
     let console = serial.lock().unwrap_or_else(PoisonError::into_inner).counters();
-    let crew = Crew::new(&threads, events, controls, &transports, console);
+    let crew = Crew::new(&threads, events, controls, &transports, pci, console);
     let outcome = crew.and_then(|crew| {
         let events = EventLoop::new(ending, signals, serial, &transports, crew, office, settings.grace)?;
         // Everything is open and every thread started.

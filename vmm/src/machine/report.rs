@@ -78,6 +78,15 @@ fn device(control: &Control) -> (&'static str, Option<&str>, Value) {
             });
             ("block", Some(id), counted)
         }
+        Control::Backend(id, handle) => {
+            let counted = handle.counters();
+            let counted = json!({
+                "activate_fails": counted.activate_fails,
+                "cfg_fails": counted.config_fails,
+                "lost_count": counted.lost,
+            });
+            ("vhost_user_block", Some(id), counted)
+        }
         Control::Memory(id, counters) => {
             let counted = counters.get();
             let counted = json!({
@@ -122,6 +131,7 @@ fn device(control: &Control) -> (&'static str, Option<&str>, Value) {
                 "inflated_pages": counted.inflated,
                 "deflated_pages": counted.deflated,
                 "reported_bytes": counted.reported,
+                "hinted_bytes": counted.hinted,
                 "event_fails": counted.host_errors,
             });
             ("balloon", None, counted)

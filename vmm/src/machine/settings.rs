@@ -13,6 +13,8 @@ pub struct Settings {
     pub console_limit: Option<u64>,
     /// Whether the guest can say that it has booted.
     pub boot_timer: bool,
+    /// Whether devices are on a PCI bus.
+    pub pci: bool,
     /// What the guest can be told.
     pub mmds: SharedMmds,
 }

@@ -73,13 +73,19 @@ impl Hands for Starter<'_> {
             | Effect::PressButton
             | Effect::FlushMetrics
             | Effect::TellMetrics
+            | Effect::RefreshDrive(_)
             | Effect::Drive { .. }
+            | Effect::PlugDrive { .. }
+            | Effect::Unplug { .. }
             | Effect::Network { .. }
             | Effect::Memory(_)
             | Effect::MemoryStatus(_)
             | Effect::BalloonTarget(_)
             | Effect::BalloonInterval(_)
             | Effect::BalloonStatistics
+            | Effect::StartHinting(_)
+            | Effect::StopHinting
+            | Effect::HintingStatus
             | Effect::Metadata(_) => return Err("the machine has not been started".into()),
         }
         Ok(None)

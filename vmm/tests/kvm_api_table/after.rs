@@ -11,11 +11,27 @@ pub(crate) fn absent() -> Vec<Row> {
     let rows = [
         ("PUT", "/snapshot/create", "a snapshot"),
         ("PUT", "/snapshot/load", "a snapshot"),
-        ("PATCH", "/balloon/hinting/start", "free page hinting"),
-        ("GET", "/balloon/hinting/status", "free page hinting"),
-        ("DELETE", "/drives/disk", "a device that is taken away"),
-        ("DELETE", "/network-interfaces/n", "a device that is taken away"),
-        ("DELETE", "/pmem/p", "a device that is taken away"),
+        (
+            "PUT",
+            "/balloon/hinting/start",
+            "/balloon/hinting/start: there is no such request",
+        ),
+        (
+            "GET",
+            "/balloon/hinting",
+            "/balloon/hinting: there is no such request",
+        ),
+        (
+            "DELETE",
+            "/drives/disk",
+            "drives.disk: devices come and go on a PCI bus only",
+        ),
+        (
+            "DELETE",
+            "/network-interfaces/n",
+            "devices come and go on a PCI bus only; start with --enable-pci",
+        ),
+        ("DELETE", "/pmem/p", "a disk of /pmem that is taken away"),
         (
             "DELETE",
             "/hotplug/memory",
@@ -207,6 +223,36 @@ pub(crate) fn after(machine: &Machine) -> Vec<Row> {
         interval(0),
         Refused("statistics cannot be switched on or off"),
     );
+    let hinting = "/balloon/hinting";
+    let status = |command: u32| Told(json!({ "host_cmd": command }));
+    row("GET", &format!("{hinting}/status"), Value::Null, status(0));
+    for (body, command) in [
+        (Value::Null, 2),
+        (json!({}), 3),
+        (json!({ "acknowledge_on_stop": false }), 4),
+    ] {
+        row("PATCH", &format!("{hinting}/start"), body, Taken("", json!({})));
+        row("GET", &format!("{hinting}/status"), Value::Null, status(command));
+    }
+    row(
+        "PATCH",
+        &format!("{hinting}/start"),
+        json!({ "acknowledge_on_stop": 1 }),
+        Refused("invalid type: integer `1`"),
+    );
+    row(
+        "PATCH",
+        &format!("{hinting}/start"),
+        json!({ "now": true }),
+        Refused("unknown field `now`"),
+    );
+    row(
+        "PATCH",
+        &format!("{hinting}/stop"),
+        Value::Null,
+        Taken("", json!({})),
+    );
+    row("GET", &format!("{hinting}/status"), Value::Null, status(1));
     for (state, told) in [
         ("Paused", "Paused"),
         ("Paused", "Paused"),

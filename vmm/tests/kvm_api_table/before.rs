@@ -1,5 +1,7 @@
 //! Before the start.
 
+use std::os::unix::net::UnixListener;
+
 use serde_json::{Value, json};
 
 use super::after::{absent, metadata};
@@ -238,7 +240,11 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
             "unknown variant `Writethrough`",
         ),
         ("io_engine", json!("Fast"), "unknown variant `Fast`"),
-        ("socket", json!("/v"), "drives.disk.socket: not there yet"),
+        (
+            "socket",
+            json!("/v"),
+            "drives.disk: path_on_host and socket are both given",
+        ),
         ("readonly", json!(true), "unknown field `readonly`"),
     ] {
         row("PUT", path, drive(field, value), Refused(fault));
@@ -247,7 +253,7 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
         "PUT",
         path,
         json!({ "drive_id": "disk" }),
-        Refused("missing field `path_on_host`"),
+        Refused("missing field `is_root_device`"),
     );
     row(
         "PUT",
@@ -286,6 +292,60 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
             Taken("/drives/0", json!({ field: value })),
         );
     }
+    row(
+        "PUT",
+        path,
+        json!({ "drive_id": "disk", "is_root_device": false }),
+        Refused("drives.disk.path_on_host: missing; give a file, or the socket"),
+    );
+    let backend = folder.join("backend.sock");
+    drop(UnixListener::bind(&backend));
+    let served = |field: &str, value: Value| {
+        let mut drive = json!({ "drive_id": "disk", "socket": backend, "is_root_device": false });
+        drive[field] = value;
+        drive
+    };
+    for (field, value, fault) in [
+        (
+            "is_read_only",
+            json!(true),
+            "drives.disk.is_read_only: with a socket",
+        ),
+        (
+            "io_engine",
+            json!("Async"),
+            "drives.disk.io_engine: with a socket",
+        ),
+        (
+            "rate_limiter",
+            json!({}),
+            "drives.disk.rate_limiter: with a socket",
+        ),
+        ("socket", json!(disk), "not a socket"),
+        (
+            "socket",
+            json!("/nowhere"),
+            "drives.disk.socket: /nowhere: No such file",
+        ),
+    ] {
+        row("PUT", path, served(field, value), Refused(fault));
+    }
+    row(
+        "PUT",
+        path,
+        served("cache_type", json!("Writeback")),
+        Taken(
+            "/drives/0",
+            json!({ "socket": backend, "cache_type": "Writeback" }),
+        ),
+    );
+    // Nobody serves it: the machine is to start later.
+    row(
+        "PUT",
+        path,
+        drive("is_read_only", json!(true)),
+        Taken("/drives/0", json!({ "path_on_host": disk })),
+    );
     let root = |id: &str, partuuid: &str| {
         json!({ "drive_id": id, "path_on_host": disk, "is_root_device": true,
         "is_read_only": true, "partuuid": partuuid })
@@ -581,7 +641,8 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
     // /balloon
     let path = "/balloon";
     let balloon = |field: &str, value: Value| {
-        let mut balloon = json!({ "amount_mib": 0, "deflate_on_oom": false, "stats_polling_interval_s": 1 });
+        let mut balloon = json!({ "amount_mib": 0, "deflate_on_oom": false, "stats_polling_interval_s": 1,
+            "free_page_hinting": true });
         balloon[field] = value;
         balloon
     };
@@ -604,11 +665,7 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
             json!(65536),
             "invalid value: integer `65536`",
         ),
-        (
-            "free_page_hinting",
-            json!(true),
-            "balloon.free_page_hinting: not there yet",
-        ),
+        ("free_page_hinting", json!("yes"), "invalid type: string"),
         ("free_page_reporting", json!(0), "invalid type: integer `0`"),
         ("size", json!(1), "unknown field `size`"),
     ] {
@@ -623,6 +680,7 @@ pub(crate) fn before(machine: &Machine) -> Vec<Row> {
     for (field, value) in [
         ("deflate_on_oom", json!(true)),
         ("free_page_reporting", json!(true)),
+        ("free_page_hinting", json!(false)),
         ("stats_polling_interval_s", json!(0)),
         ("amount_mib", json!(64)),
         ("amount_mib", json!(1)),

@@ -11,6 +11,8 @@ pub struct BalloonConfig {
     pub deflate_on_oom: bool,
     /// How often the guest is asked how its memory stands; never, where there is nothing.
     pub statistics_interval: Option<Duration>,
+    /// The guest can be asked for all pages that it does not use.
+    pub hinting: bool,
     /// The guest tells of pages that it does not use.
     pub reporting: bool,
 }

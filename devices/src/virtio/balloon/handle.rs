@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::config::BalloonConfig;
+use super::hints::{HintingStatus, Hints};
 use super::statistics::BalloonStatistics;
 use crate::published::Published;
 
@@ -20,6 +21,8 @@ pub struct BalloonCounters {
     pub deflated: u64,
     /// Bytes that the guest said it does not use.
     pub reported: u64,
+    /// Bytes that the guest named when it was asked what it does not use.
+    pub hinted: u64,
     /// Pages that are not the guest's, or too many for one request.
     pub ignored: u64,
     /// What the host could not take back.
@@ -40,8 +43,9 @@ pub(super) struct Shared {
     /// In milliseconds.
     interval: AtomicU64,
     statistics: Mutex<BalloonStatistics>,
+    hints: Mutex<Hints>,
     pub(super) counters: Published<BalloonCounters>,
-    /// Readable when `target` has changed. It is watched edge-triggered, and never read.
+    /// Readable when `target` or `hints` has changed. It is watched edge-triggered, and never read.
     pub(super) wake: EventFd,
 }
 
@@ -53,6 +57,7 @@ impl BalloonHandle {
             actual: AtomicU32::new(0),
             interval: AtomicU64::new(milliseconds(interval)),
             statistics: Mutex::default(),
+            hints: Mutex::default(),
             counters: Published::default(),
             wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         })))
@@ -83,6 +88,35 @@ impl BalloonHandle {
         *self.0.statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks the guest for all pages that it does not use, which go back to the host; it keeps them aside until it hears
+    /// that they have been taken: where `acknowledge`, as soon as it has named all, else by [`Self::stop_hinting`].
+    /// Of use only where hinting was offered.
+    pub fn start_hinting(&self, acknowledge: bool) -> io::Result<()> {
+        self.0.hints().start(acknowledge);
+        self.0.wake.write(1)
+    }
+
+    /// Ends the round; the guest may use its pages again.
+    pub fn stop_hinting(&self) -> io::Result<()> {
+        self.0.hints().stop();
+        self.0.wake.write(1)
+    }
+
+    /// Where the round is.
+    pub fn hinting_status(&self) -> HintingStatus {
+        self.0.hints().status()
+    }
+
+    /// The guest said `command` about hints.
+    pub(super) fn hear(&self, command: u32) {
+        self.0.hints().hear(command);
+    }
+
+    /// Whether a page that the guest names now is one that it keeps aside.
+    pub(super) fn hints_are_wanted(&self) -> bool {
+        self.0.hints().are_wanted()
+    }
+
     /// What happened, as of the last call of the device.
     pub fn counters(&self) -> BalloonCounters {
         self.0.counters.get()
@@ -97,6 +131,10 @@ impl BalloonHandle {
 impl Shared {
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.interval.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn hints(&self) -> MutexGuard<'_, Hints> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_statistics(&self, statistics: BalloonStatistics) {

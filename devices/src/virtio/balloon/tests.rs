@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::testing::{BUFFERS, FakeDriver};
 use crate::virtio::mmio::offset;
+use crate::virtio::transport::Transport;
 
 /// Takes memory back by writing over it, and remembers how long each piece was.
 #[derive(Debug, Clone, Default)]
@@ -29,10 +30,12 @@ const ALL: BalloonConfig = BalloonConfig {
     pages: 7,
     deflate_on_oom: true,
     statistics_interval: Some(Duration::from_millis(20)),
+    hinting: true,
     reporting: true,
 };
 const STATISTICS: u16 = 2;
-const REPORTING: u16 = 3;
+const HINTING: u16 = 3;
+const REPORTING: u16 = 4;
 const PAGE_LEN: usize = PAGE as usize;
 
 fn balloon(config: &BalloonConfig) -> (FakeDriver, BalloonHandle, Taken) {
@@ -181,7 +184,7 @@ fn statistics_that_are_there_before_the_driver_is_ready_are_taken() {
     let (mut driver, handle, _) = balloon(&ALL);
     let features = driver.offered() & !(1 << 29);
     assert!(driver.negotiate(features));
-    (0..4).for_each(|queue| driver.set_up_queue(queue));
+    (0..5).for_each(|queue| driver.set_up_queue(queue));
     driver.put(
         BUFFERS,
         &[&5u16.to_le_bytes()[..], &7u64.to_le_bytes()[..]].concat(),
@@ -215,6 +218,61 @@ fn pages_that_the_guest_does_not_use_go_back_unless_it_keeps_something_in_them()
 }
 
 #[test]
+fn a_guest_that_is_asked_names_what_it_keeps_aside_until_it_hears_that_it_was_taken() {
+    let (mut driver, handle, taken) = started(&ALL);
+    let command = |driver: &mut FakeDriver| driver.read(offset::CONFIG + 8);
+    let pages = [(0x20_0000, 0x4000, true)];
+    let say = |driver: &mut FakeDriver, command: u32| name(driver, HINTING, &[command]);
+    // Nobody asked.
+    assert_eq!(command(&mut driver), 0);
+    assert_eq!(driver.request(HINTING, &pages), Some(0));
+    assert_eq!(taken.take(), [0_usize; 0]);
+
+    let interrupts = driver.interrupt.count();
+    handle.start_hinting(true).unwrap();
+    driver.transport.handle_host();
+    assert_eq!(driver.interrupt.count(), interrupts + 1);
+    assert_eq!(command(&mut driver), 2);
+    say(&mut driver, 2);
+    assert_eq!(driver.request(HINTING, &pages), Some(0));
+    assert_eq!(taken.take(), [0x4000]);
+    assert_eq!(driver.get(0x20_0000, 1), [GONE]);
+    assert_eq!(handle.counters().hinted, 0x4000);
+    let (generation, status) = (driver.read(offset::CONFIG_GENERATION), handle.hinting_status());
+    assert_eq!((status.host, status.guest), (2, Some(2)));
+    // It has named all, and hears at once that it may use them.
+    say(&mut driver, 0);
+    assert_eq!(command(&mut driver), 1);
+    assert_ne!(driver.read(offset::CONFIG_GENERATION), generation);
+    assert_eq!(driver.request(HINTING, &pages), Some(0));
+    assert_eq!(taken.take(), [0_usize; 0], "they may be in use");
+
+    // A round that the machine ends, in the middle: what is in the queue already may be in use.
+    handle.start_hinting(false).unwrap();
+    driver.transport.handle_host();
+    assert_eq!(command(&mut driver), 3);
+    say(&mut driver, 3);
+    assert_eq!(driver.request(HINTING, &pages), Some(0));
+    assert_eq!(taken.take(), [0x4000]);
+    handle.stop_hinting().unwrap();
+    assert_eq!(driver.request(HINTING, &pages), Some(0));
+    assert_eq!(taken.take(), [0_usize; 0]);
+    assert_eq!(command(&mut driver), 1);
+
+    // Free pages are filled with something that the guest expects to find again.
+    driver.write(offset::CONFIG + 12, 0xaaaa_aaaa);
+    handle.start_hinting(true).unwrap();
+    driver.transport.handle_host();
+    say(&mut driver, 4);
+    assert_eq!(driver.request(HINTING, &pages), Some(0));
+    assert_eq!(taken.take(), [0_usize; 0]);
+
+    // A driver that starts anew knows of no round, and is asked for none.
+    driver.start();
+    assert_eq!((command(&mut driver), handle.hinting_status().guest), (0, None));
+}
+
+#[test]
 fn queues_that_were_not_agreed_on_have_no_number() {
     let (mut driver, _, taken) = balloon(&ALL);
     let offered = driver.offered() & !(1 << 29);
@@ -226,7 +284,8 @@ fn queues_that_were_not_agreed_on_have_no_number() {
         driver.write(offset::STATUS, 15);
         driver.transport.counters().needs_reset
     };
-    // Without statistics, reporting is the third.
+    // Without statistics and hints, reporting is the third.
+    let offered = offered & !FREE_PAGE_HINT;
     assert_eq!(start(&mut driver, offered & !STATS_VQ, 3), 0);
     assert_eq!(driver.request(2, &[(0x20_0000, 0x1000, true)]), Some(0));
     assert_eq!(taken.take(), [0x1000]);
@@ -242,9 +301,9 @@ fn queues_that_were_not_agreed_on_have_no_number() {
 fn only_what_is_configured_is_offered() {
     let (mut driver, _, _) = balloon(&BalloonConfig::default());
     let offered = driver.offered();
-    assert_eq!(offered & (STATS_VQ | DEFLATE_ON_OOM | PAGE_REPORTING), 0);
+    let all = STATS_VQ | DEFLATE_ON_OOM | FREE_PAGE_HINT | PAGE_REPORTING;
+    assert_eq!(offered & all, 0);
     let (mut driver, _, _) = balloon(&ALL);
-    let all = STATS_VQ | DEFLATE_ON_OOM | PAGE_REPORTING;
     assert_eq!(driver.offered() & all, all);
 }
 

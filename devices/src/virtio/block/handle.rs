@@ -33,7 +33,7 @@ pub struct BlockCounters {
 }
 
 /// By which the machine changes a disk while the guest uses it. Any thread may use it; the device takes a change over
-/// in its next call, for which the machine asks by `MmioTransport::again`. Copies are one handle.
+/// in its next call, for which the machine asks by `Transport::again`. Copies are one handle.
 #[derive(Debug, Clone)]
 pub struct BlockHandle(Arc<Shared>);
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::limiter::{BucketConfig, LimiterConfig};
 use crate::testing::{BUFFERS, FakeDriver, TempPath};
+use crate::virtio::transport::Transport;
 
 const HEADER: u64 = BUFFERS;
 const STATUS: u64 = BUFFERS + 0x100;

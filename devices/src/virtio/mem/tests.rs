@@ -4,6 +4,7 @@ use super::*;
 use crate::GuestSlice;
 use crate::bus::BusDevice;
 use crate::testing::{BUFFERS, FakeDriver};
+use crate::virtio::transport::Transport;
 
 const START: u64 = 0x20_0000;
 const BLOCK: u64 = 0x1_0000;

@@ -3,11 +3,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use vm_memory::Bytes;
+use virtio_queue::QueueT;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::testing::{BUFFERS, FakeDriver, MEMORY, queue_base};
 use crate::virtio::chain::{Chain, serve};
+use crate::virtio::device::{Active, DeviceError, Outcome};
+use crate::virtio::transport::TRANSPORT_FEATURES;
+use crate::virtio::transport::Transport;
 
 /// What the transport did to the device, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +184,7 @@ fn requests_are_answered_with_an_interrupt_that_is_acknowledged() {
 
 /// Whether one of the descriptors that the event loop watches is ready.
 fn is_ready(transport: &MmioTransport) -> bool {
-    let fds: Vec<_> = transport.host_fds().collect();
+    let fds: Vec<_> = transport.host_fds();
     fds.iter().any(|fd| {
         // SAFETY: the transport, which is borrowed, has it open.
         let fd = unsafe { BorrowedFd::borrow_raw(*fd) };

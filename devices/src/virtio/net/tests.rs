@@ -14,6 +14,7 @@ use super::*;
 use crate::limiter::{BucketConfig, LimiterConfig};
 use crate::testing::{BUFFERS, FakeDriver};
 use crate::virtio::device::Share;
+use crate::virtio::transport::Transport;
 
 mod model;
 mod neighbour;

@@ -4,6 +4,7 @@ use super::*;
 use crate::limiter::BucketConfig;
 use crate::testing::{BUFFERS, FakeDriver};
 use crate::virtio::device::Share;
+use crate::virtio::transport::Transport;
 
 fn driver() -> FakeDriver {
     limited(&LimiterConfig::default())

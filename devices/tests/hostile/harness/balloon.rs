@@ -15,7 +15,7 @@ use super::source::Source;
 /// A page that no ring lies in, for the check.
 const PAGE: u64 = 0x4_0000;
 
-struct Overwrite;
+pub struct Overwrite;
 
 impl Reclaim for Overwrite {
     fn reclaim(&self, slice: &GuestSlice<'_>) -> io::Result<()> {
@@ -40,6 +40,7 @@ impl Target for BalloonTarget {
             pages: source.u32(),
             deflate_on_oom: source.one_in(2),
             statistics_interval: (!source.one_in(3)).then_some(Duration::from_millis(1)),
+            hinting: !source.one_in(3),
             reporting: !source.one_in(3),
         };
         let balloon = Balloon::new(&self.config, Box::new(Overwrite)).unwrap();

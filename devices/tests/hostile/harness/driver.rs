@@ -7,7 +7,8 @@ use secovia_devices::GuestMemory;
 use secovia_devices::bus::{BusDevice, Effect};
 use secovia_devices::interrupt::Interrupt;
 use secovia_devices::virtio::device::VirtioDevice;
-use secovia_devices::virtio::mmio::{Counters, MmioTransport, offset};
+use secovia_devices::virtio::mmio::{MmioTransport, offset};
+use secovia_devices::virtio::transport::{Counters, Transport};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::Target;

@@ -17,6 +17,7 @@ pub mod chain;
 pub mod driver;
 pub mod mem;
 pub mod net;
+pub mod pci;
 pub mod pmem;
 pub mod rng;
 pub mod source;

@@ -79,7 +79,7 @@ impl Files {
             }),
             drives: vec![DriveSpec {
                 drive_id: "disk".into(),
-                path_on_host: disk,
+                path_on_host: Some(disk),
                 ..DriveSpec::default()
             }],
             network_interfaces: tap

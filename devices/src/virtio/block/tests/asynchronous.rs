@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::virtio::mmio::offset;
+use crate::virtio::transport::Transport;
 
 fn on_a_ring(path: &TempPath) -> BlockConfig {
     BlockConfig {
@@ -97,7 +98,7 @@ fn a_slow_request_holds_up_no_other_and_its_end_is_announced() {
     // The serial number needs no disk.
     assert_eq!(request(&mut driver, GET_ID, 0, &[(DATA + 0x800, 20, true)]).0, OK);
     // The driver's event and the alarm are not what tells of it.
-    let [_, event, _] = driver.transport.host_fds().collect::<Vec<_>>()[..] else {
+    let [_, event, _] = driver.transport.host_fds()[..] else {
         panic!("three events");
     };
     let mut count = [0; 8];

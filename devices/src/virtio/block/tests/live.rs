@@ -1,6 +1,7 @@
 //! Changes while the guest uses the disk.
 
 use super::*;
+use crate::virtio::transport::Transport;
 
 /// One operation an hour.
 fn hourly() -> LimiterConfig {

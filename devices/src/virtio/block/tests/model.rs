@@ -5,6 +5,7 @@ use std::fs;
 use super::{FLUSH, IN, OK, OUT, WRITE_ZEROES, config, disk_file, pattern};
 use crate::testing::{BUFFERS, Buffer, FakeDriver};
 use crate::virtio::block::Block;
+use crate::virtio::transport::Transport;
 
 const SECTORS: usize = 256;
 /// Each request of a batch has a place of its own.

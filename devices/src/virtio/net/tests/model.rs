@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::virtio::transport::Transport;
 
 /// Receive buffers, each at a place of its own.
 const PLACES: u64 = 128;

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
+use crate::virtio::transport::Transport;
 
 /// What the test sees of him.
 #[derive(Debug, Default)]
@@ -108,7 +109,7 @@ fn his_answer_waits_for_buffers_and_he_is_asked_in_time() {
     him.seen().wait = Some(Duration::from_millis(1));
     driver.transport.handle_host();
     him.seen().answers.push(vec![9; 20]);
-    let fds: Vec<_> = driver.transport.host_fds().collect();
+    let fds: Vec<_> = driver.transport.host_fds();
     let until = Instant::now() + Duration::from_secs(5);
     let rings = || {
         fds.iter().any(|fd| {

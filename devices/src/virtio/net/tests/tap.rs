@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 
 use super::*;
+use crate::virtio::transport::Transport;
 
 const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const UDP_HEADERS: usize = 14 + 20 + 8;

@@ -1,10 +1,11 @@
-//! The transport's registers as a plain value: what the driver reads and writes, and what that asks of the device.
-
-use super::offset;
+//! A transport's registers as a plain value: what the driver reads and writes, and what that asks of the device. They are
+//! those of MMIO (virtio 1.2, 4.2.2); what PCI has in their place (4.1.4.3) is the same in other widths and places.
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
+
+pub mod offset;
 
 const ACKNOWLEDGE: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE;
 const DRIVER: u32 = VIRTIO_CONFIG_S_DRIVER;
@@ -198,6 +199,34 @@ impl Registers {
             // Also QueueReset: VIRTIO_F_RING_RESET is not offered.
             _ => 0,
         }
+    }
+
+    /// The same, and where the driver can only write on MMIO what it has written.
+    pub(super) fn read_back(&self, register: u64) -> u32 {
+        let address = |of: fn(&QueueRegisters) -> u64| self.queue().map_or(0, of);
+        match register {
+            offset::DEVICE_FEATURES_SEL => self.device_features_sel,
+            offset::DRIVER_FEATURES_SEL => self.driver_features_sel,
+            offset::DRIVER_FEATURES => match self.driver_features_sel {
+                0 => self.accepted as u32,
+                1 => (self.accepted >> 32) as u32,
+                _ => 0,
+            },
+            offset::QUEUE_SEL => self.queue_sel,
+            offset::QUEUE_NUM => self.queue().map_or(0, |queue| queue.size),
+            offset::QUEUE_DESC_LOW => address(|queue| queue.descriptors) as u32,
+            offset::QUEUE_DESC_HIGH => (address(|queue| queue.descriptors) >> 32) as u32,
+            offset::QUEUE_DRIVER_LOW => address(|queue| queue.available) as u32,
+            offset::QUEUE_DRIVER_HIGH => (address(|queue| queue.available) >> 32) as u32,
+            offset::QUEUE_DEVICE_LOW => address(|queue| queue.used) as u32,
+            offset::QUEUE_DEVICE_HIGH => (address(|queue| queue.used) >> 32) as u32,
+            register => self.read(register),
+        }
+    }
+
+    /// The interrupt status, which is taken by reading it.
+    pub(super) fn take_interrupt_status(&mut self) -> u32 {
+        std::mem::take(&mut self.interrupt_status)
     }
 
     pub(super) fn write(&mut self, register: u64, value: u32) -> Action {
